@@ -1,0 +1,28 @@
+"""The errors of the library.
+
+OFAError
+├── CheckpointError         a checkpoint folder that is incomplete or contradicts itself
+└── RequestError            the caller's input cannot be served; the message is meant for them
+    ├── InvalidImageError   not a picture, or over a limit
+    └── InvalidOptionError  an unknown generation option, or a value out of range
+"""
+
+
+class OFAError(Exception):
+    """Base of every error that this library raises on purpose."""
+
+
+class CheckpointError(OFAError):
+    """A checkpoint folder is incomplete, contradicts itself, or asks for what is not supported."""
+
+
+class RequestError(OFAError):
+    """The caller's input cannot be served; the message says what was wrong, the limit and the value."""
+
+
+class InvalidImageError(RequestError):
+    """The bytes are not a picture that can be decoded, or it is over a limit."""
+
+
+class InvalidOptionError(RequestError):
+    """A generation option is unknown or out of range."""

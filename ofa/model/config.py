@@ -1,0 +1,148 @@
+"""`config.json` of a checkpoint folder: the architecture, validated field by field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from transformers import PretrainedConfig
+
+from ofa.errors import CheckpointError
+
+#: Bottleneck blocks of the first three ResNet stages (modelscope `modeling_ofa.py`, OFAEncoder).
+#: OFA's resnet18 and resnet34 use Bottleneck blocks too.
+RESNET_BLOCKS: dict[str, tuple[int, int, int]] = {
+    "resnet18": (2, 2, 2),
+    "resnet34": (3, 4, 6),
+    "resnet50": (3, 4, 6),
+    "resnet101": (3, 4, 23),
+    "resnet152": (3, 8, 36),
+}
+
+#: Switches that change the mathematics, with the one value that every published checkpoint of the
+#: supported layout carries. Any other value is refused by name.
+_REQUIRED: dict[str, Any] = {
+    "activation_function": "gelu",
+    "scale_embedding": False,
+    "encoder_normalize_before": True,
+    "decoder_normalize_before": True,
+    "normformer": True,
+    "layernorm_embedding": True,
+    "patch_layernorm_embedding": True,
+    "code_layernorm_embedding": True,
+    "add_type_embedding": True,
+    "entangle_position_embedding": False,
+    "share_decoder_input_output_embed": True,
+    "use_image_feature": True,
+    "use_ofasys": False,
+    "use_gamma_feature": False,
+    "exclude_mlp": True,
+    "temperature_init_value": None,
+}
+
+#: Fields that play no part in inference: training only, unused by the reference's forward pass, or
+#: only read where a switch of `_REQUIRED` is set (modelscope `configuration_ofa.py`).
+_IGNORED = frozenset(
+    {
+        "dropout",
+        "attention_dropout",
+        "activation_dropout",
+        "classifier_dropout",
+        "encoder_layerdrop",
+        "decoder_layerdrop",
+        "encoder_drop_path_rate",
+        "decoder_drop_path_rate",
+        "resnet_drop_path_rate",
+        "vit_drop_path_rate",
+        "resnet_model_path",
+        "vit_type",
+        "gamma",
+        "mlp_dim",
+        "disable_entangle",
+        "remove_decoder_type_embedding",
+        "init_std",
+        "use_cache",
+        "num_hidden_layers",
+        "decoder_start_token_id",
+        "forced_eos_token_id",
+    }
+)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The architecture of one checkpoint. Defaults are those of modelscope `OFAConfig`."""
+
+    vocab_size: int = 59457
+    d_model: int = 512
+    encoder_layers: int = 4
+    decoder_layers: int = 4
+    encoder_attention_heads: int = 8
+    decoder_attention_heads: int = 8
+    encoder_ffn_dim: int = 2048
+    decoder_ffn_dim: int = 2048
+    max_position_embeddings: int = 1024
+    bos_token_id: int = 0
+    pad_token_id: int = 1
+    eos_token_id: int = 2
+    resnet_type: str = "resnet101"
+    token_bucket_size: int = 256
+    image_bucket_size: int = 42
+    attn_scale_factor: float = 2.0
+    code_image_size: int = 128
+    interpolate_position: bool = False
+    orig_patch_image_size: int = 224
+    share_attn_bias: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse values that no model can be built from.
+
+        Raises:
+            CheckpointError: naming the field, the limit and the value.
+        """
+        for field in fields(self):
+            value = getattr(self, field.name)
+            kind = {"int": int, "bool": bool, "str": str, "float": (int, float)}[str(field.type)]
+            if not isinstance(value, kind) or (field.type != "bool" and isinstance(value, bool)):
+                raise CheckpointError(
+                    f"config.json: {field.name} must be of type {field.type}, got {value!r}"
+                )
+            if field.type in ("int", "float") and not field.name.endswith("_id") and value <= 0:
+                raise CheckpointError(f"config.json: {field.name} must be positive, got {value}")
+        if self.resnet_type not in RESNET_BLOCKS:
+            raise CheckpointError(
+                f"config.json: resnet_type must be one of {', '.join(RESNET_BLOCKS)}, "
+                f"got {self.resnet_type!r}"
+            )
+        for side in ("encoder", "decoder"):
+            heads = getattr(self, f"{side}_attention_heads")
+            if self.d_model % heads:
+                raise CheckpointError(
+                    f"config.json: d_model {self.d_model} is not a multiple of "
+                    f"{side}_attention_heads {heads}"
+                )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
+        """Read the object in a `config.json`.
+
+        Raises:
+            CheckpointError: a field has an unsupported value, or an unknown field might change
+                the mathematics.
+        """
+        for name, required in _REQUIRED.items():
+            if name in values and values[name] != required:
+                raise CheckpointError(
+                    f"config.json: {name}={values[name]!r} is not supported "
+                    f"(only {required!r} is)"
+                )
+        known = {field.name for field in fields(cls)}
+        # Whatever any transformers configuration may carry says nothing about OFA's mathematics.
+        generic = {*PretrainedConfig().to_dict(), "_name_or_path", "architectures", "auto_map"}
+        unknown = sorted(set(values) - known - set(_REQUIRED) - _IGNORED - generic)
+        if unknown:
+            raise CheckpointError(
+                f"config.json: unknown field {', '.join(unknown)}; it may change the mathematics"
+            )
+        return cls(**{name: value for name, value in values.items() if name in known})

@@ -1,0 +1,167 @@
+"""The decoder: the answer so far to the logits of the next token.
+
+Shapes: B batch, K beams, D width, H heads, S source positions, T target positions, V vocabulary,
+N layers. Source: modelscope `modeling_ofa.py`, OFADecoder and OFADecoderLayer (text mode).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ofa.model.attention import Attention
+from ofa.model.config import ModelConfig
+from ofa.model.positions import (
+    AbsolutePositionBias,
+    num_image_buckets,
+    relative_bias,
+    token_buckets,
+)
+
+
+class DecoderLayer(nn.Module):
+    """Pre-norm self-attention, cross-attention and feed-forward with NormFormer's extra norms."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width, ffn = config.d_model, config.decoder_ffn_dim
+        heads, factor = config.decoder_attention_heads, config.attn_scale_factor
+        self.self_attn = Attention(width, heads, factor)
+        self.self_attn_layer_norm = nn.LayerNorm(width)
+        self.self_attn_mid_layer_norm = nn.LayerNorm(width)
+        self.cross_attn = Attention(width, heads, factor)
+        self.cross_attn_layer_norm = nn.LayerNorm(width)
+        self.cross_attn_mid_layer_norm = nn.LayerNorm(width)
+        self.final_layer_norm = nn.LayerNorm(width)
+        self.fc1 = nn.Linear(width, ffn)
+        self.ffn_layer_norm = nn.LayerNorm(ffn)
+        self.fc2 = nn.Linear(ffn, width)
+
+    def self_attend(
+        self, x: Tensor, normed: Tensor, keys: Tensor, values: Tensor, bias: Tensor
+    ) -> Tensor:
+        """Self-attention block for `x` [B, T, D].
+
+        `normed` is `self_attn_layer_norm(x)`: the caller has it already, for the keys and values.
+        """
+        attended = self.self_attn.attend(normed, keys, values, bias)
+        return x + self.self_attn_mid_layer_norm(attended)
+
+    def cross_attend(self, x: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+        """Cross-attention block for `x` [B, T, D]."""
+        attended = self.cross_attn.attend(self.cross_attn_layer_norm(x), keys, values, bias)
+        return x + self.cross_attn_mid_layer_norm(attended)
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """Feed-forward block for `x` [B, T, D]."""
+        hidden = F.gelu(self.fc1(self.final_layer_norm(x)))
+        return x + self.fc2(self.ffn_layer_norm(hidden))
+
+
+class Decoder(nn.Module):
+    """Text positions only; the modules of the code (picture token) mode are kept for loading."""
+
+    def __init__(self, config: ModelConfig, embed_tokens: nn.Embedding) -> None:
+        super().__init__()
+        width, heads = config.d_model, config.decoder_attention_heads
+        self.num_layers = config.decoder_layers
+        self.token_bucket_size = config.token_bucket_size
+        num_tables = 1 if config.share_attn_bias else config.decoder_layers
+
+        self.embed_tokens = embed_tokens
+        self.layernorm_embedding = nn.LayerNorm(width)
+        self.code_layernorm_embedding = nn.LayerNorm(width)
+        self.embed_positions = nn.Embedding(config.max_position_embeddings + 2, width)
+        self.embed_image_positions = nn.Embedding(config.image_bucket_size**2 + 1, width)
+        self.pos_ln = nn.LayerNorm(width)
+        self.image_pos_ln = nn.LayerNorm(width)
+        self.self_pos_q_linear = nn.Linear(width, width)
+        self.self_pos_k_linear = nn.Linear(width, width)
+        self.cross_pos_q_linear = nn.Linear(width, width)
+        self.cross_pos_k_linear = nn.Linear(width, width)
+        self.absolute_bias = AbsolutePositionBias(width, heads, config.attn_scale_factor)
+        self.token_rel_pos_table_list = nn.ModuleList(
+            nn.Embedding(2 * config.token_bucket_size - 1, heads) for _ in range(num_tables)
+        )
+        self.image_rel_pos_table_list = nn.ModuleList(
+            nn.Embedding(num_image_buckets(config.image_bucket_size), heads)
+            for _ in range(num_tables)
+        )
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
+        self.layer_norm = nn.LayerNorm(width)
+
+    def self_attention_bias(self, length: int) -> Tensor:
+        """Bias of every layer's self-attention, [N, H, T, T] (N = 1 if layers share it)."""
+        positions = self.pos_ln(self.embed_positions.weight[:length])
+        absolute = self.absolute_bias(
+            self.self_pos_q_linear(positions), self.self_pos_k_linear(positions)
+        )
+        pairs = token_buckets(self.token_bucket_size, length)
+        biases: list[Tensor] = []
+        for table in self.token_rel_pos_table_list:
+            biases.append(absolute + relative_bias(table.weight, pairs))
+        return torch.stack(biases)
+
+    def cross_attention_bias(self, length: int, source_positions: Tensor) -> Tensor:
+        """Bias of every layer's cross-attention, [H, T, S].
+
+        Args:
+            length: target positions T.
+            source_positions: the encoder's `position_states` [S, D].
+        """
+        positions = self.pos_ln(self.embed_positions.weight[:length])
+        bias: Tensor = self.absolute_bias(
+            self.cross_pos_q_linear(positions), self.cross_pos_k_linear(source_positions)
+        )
+        return bias
+
+    def cross_keys_values(self, encoder_hidden: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Every layer's keys and values of the source, each [B, H, S, D / H]."""
+        projected: list[tuple[Tensor, Tensor]] = []
+        for layer in self.layers:
+            projected.append(layer.cross_attn.project_keys_values(encoder_hidden))
+        return projected
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """Input of the first layer for int64 ids of any shape; it carries no position."""
+        embedded: Tensor = self.layernorm_embedding(self.embed_tokens(token_ids))
+        return embedded
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Scores over the vocabulary [..., V]; the projection is the token embedding itself."""
+        return F.linear(self.layer_norm(x), self.embed_tokens.weight)
+
+    def forward(
+        self,
+        decoder_input_ids: Tensor,
+        encoder_hidden: Tensor,
+        padding_mask: Tensor,
+        source_positions: Tensor,
+    ) -> Tensor:
+        """Logits of every next token at once, as training needs them.
+
+        Args:
+            decoder_input_ids: int64 [B, T], BOS first; padding on the right needs no mask.
+            encoder_hidden: [B, S, D].
+            padding_mask: bool [B, S], True at padding.
+            source_positions: [S, D].
+
+        Returns:
+            float [B, T, V].
+        """
+        length = decoder_input_ids.size(1)
+        x = self.embed(decoder_input_ids)
+        future = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
+        self_bias = self.self_attention_bias(length).masked_fill(future, float("-inf"))
+        cross_bias = self.cross_attention_bias(length, source_positions).unsqueeze(0)
+        if bool(padding_mask.any()):
+            cross_bias = cross_bias.masked_fill(padding_mask[:, None, None, :], float("-inf"))
+        cross = self.cross_keys_values(encoder_hidden)
+        for index, layer in enumerate(self.layers):
+            normed = layer.self_attn_layer_norm(x)
+            keys, values = layer.self_attn.project_keys_values(normed)
+            x = layer.self_attend(x, normed, keys, values, self_bias[index % self_bias.size(0)])
+            x = layer.cross_attend(x, cross[index][0], cross[index][1], cross_bias)
+            x = layer.feed_forward(x)
+        return self.logits(x)

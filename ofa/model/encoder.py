@@ -1,0 +1,172 @@
+"""The encoder: a picture and a prompt to one sequence of hidden states, picture first.
+
+Shapes: B batch, D width, H heads, L prompt tokens, P patches, S = P + L source positions, N layers.
+Source: modelscope `modeling_ofa.py`, OFAEncoder and OFAEncoderLayer.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ofa.model.attention import Attention
+from ofa.model.config import RESNET_BLOCKS, ModelConfig
+from ofa.model.positions import (
+    AbsolutePositionBias,
+    image_buckets,
+    image_position_ids,
+    num_image_buckets,
+    relative_bias,
+    token_buckets,
+)
+from ofa.model.resnet import PATCH_STRIDE, RESNET_CHANNELS, ResNet
+
+#: Rows of the modality embedding.
+_TEXT, _IMAGE = 0, 1
+
+
+class EncoderLayer(nn.Module):
+    """Pre-norm self-attention and feed-forward, each with NormFormer's extra norm.
+
+    `final_layer_norm` is the norm *before* the feed-forward block, as in the reference.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width, ffn = config.d_model, config.encoder_ffn_dim
+        self.self_attn = Attention(width, config.encoder_attention_heads, config.attn_scale_factor)
+        self.self_attn_layer_norm = nn.LayerNorm(width)
+        self.self_attn_mid_layer_norm = nn.LayerNorm(width)
+        self.final_layer_norm = nn.LayerNorm(width)
+        self.fc1 = nn.Linear(width, ffn)
+        self.ffn_layer_norm = nn.LayerNorm(ffn)
+        self.fc2 = nn.Linear(ffn, width)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """[B, S, D] with an attention bias broadcastable to [B, H, S, S]."""
+        attended = self.self_attn(self.self_attn_layer_norm(x), bias)
+        x = x + self.self_attn_mid_layer_norm(attended)
+        hidden = F.gelu(self.fc1(self.final_layer_norm(x)))
+        return x + self.fc2(self.ffn_layer_norm(hidden))
+
+
+class Encoder(nn.Module):
+    """The picture's patches and the prompt's tokens, read together."""
+
+    def __init__(self, config: ModelConfig, embed_tokens: nn.Embedding) -> None:
+        super().__init__()
+        width, heads = config.d_model, config.encoder_attention_heads
+        self.pad_id = config.pad_token_id
+        self.num_layers = config.encoder_layers
+        self.token_bucket_size = config.token_bucket_size
+        self.image_bucket_size = config.image_bucket_size
+        # Side of the position grid that is stretched over larger pictures; 0 never stretches.
+        self.interpolated_grid = (
+            config.orig_patch_image_size // PATCH_STRIDE if config.interpolate_position else 0
+        )
+        num_tables = 1 if config.share_attn_bias else config.encoder_layers
+
+        self.embed_tokens = embed_tokens
+        self.layernorm_embedding = nn.LayerNorm(width)
+        self.type_embedding = nn.Embedding(2, width)
+        self.embed_images = ResNet(RESNET_BLOCKS[config.resnet_type])
+        self.image_proj = nn.Linear(RESNET_CHANNELS, width)
+        self.patch_layernorm_embedding = nn.LayerNorm(width)
+
+        self.embed_positions = nn.Embedding(config.max_position_embeddings + 2, width)
+        self.embed_image_positions = nn.Embedding(config.image_bucket_size**2 + 1, width)
+        self.pos_ln = nn.LayerNorm(width)
+        self.image_pos_ln = nn.LayerNorm(width)
+        self.pos_q_linear = nn.Linear(width, width)
+        self.pos_k_linear = nn.Linear(width, width)
+        self.absolute_bias = AbsolutePositionBias(width, heads, config.attn_scale_factor)
+        self.token_rel_pos_table_list = nn.ModuleList(
+            nn.Embedding(2 * config.token_bucket_size - 1, heads) for _ in range(num_tables)
+        )
+        self.image_rel_pos_table_list = nn.ModuleList(
+            nn.Embedding(num_image_buckets(config.image_bucket_size), heads)
+            for _ in range(num_tables)
+        )
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
+        self.layer_norm = nn.LayerNorm(width)
+
+    def position_states(self, grid_height: int, grid_width: int, prompt_length: int) -> Tensor:
+        """Normalised position embeddings of the whole source, [S, D]; the decoder uses them too."""
+        grid = self.interpolated_grid
+        if grid > 0 and grid_height * grid_width > grid * grid:
+            ids = image_position_ids(self.image_bucket_size, grid, grid)
+            coarse = self.embed_image_positions(ids.to(self.embed_image_positions.weight.device))
+            coarse = coarse.view(1, grid, grid, -1).permute(0, 3, 1, 2)
+            fine = F.interpolate(coarse, size=[grid_height, grid_width], mode="bilinear")
+            image = fine.permute(0, 2, 3, 1).reshape(grid_height * grid_width, -1)
+        else:
+            ids = image_position_ids(self.image_bucket_size, grid_height, grid_width)
+            image = self.embed_image_positions(ids.to(self.embed_image_positions.weight.device))
+        text = self.embed_positions.weight[:prompt_length]
+        return torch.cat([self.image_pos_ln(image), self.pos_ln(text)], dim=0)
+
+    def attention_bias(self, positions: Tensor, grid_height: int, grid_width: int) -> Tensor:
+        """Bias of every layer's attention scores, [N, H, S, S] (N = 1 if layers share it).
+
+        The absolute part covers all pairs; the relative part covers patch-patch and token-token
+        pairs only.
+        """
+        num_patches = grid_height * grid_width
+        prompt_length = positions.size(0) - num_patches
+        absolute = self.absolute_bias(self.pos_q_linear(positions), self.pos_k_linear(positions))
+        patch_pairs = image_buckets(self.image_bucket_size, grid_height, grid_width)
+        token_pairs = token_buckets(self.token_bucket_size, prompt_length)
+        biases: list[Tensor] = []
+        for image_table, token_table in zip(
+            self.image_rel_pos_table_list, self.token_rel_pos_table_list
+        ):
+            image = relative_bias(image_table.weight, patch_pairs)
+            text = relative_bias(token_table.weight, token_pairs)
+            relative = F.pad(image, [0, prompt_length, 0, prompt_length])
+            relative = relative + F.pad(text, [num_patches, 0, num_patches, 0])
+            biases.append(absolute + relative)
+        return torch.stack(biases)
+
+    def embed(self, patch_images: Tensor, source_ids: Tensor) -> tuple[Tensor, int, int]:
+        """Input of the first layer.
+
+        Args:
+            patch_images: float [B, 3, height, width], normalised.
+            source_ids: int64 [B, L].
+
+        Returns:
+            Hidden states [B, S, D] and the patch grid's height and width.
+        """
+        features = self.embed_images(patch_images)
+        grid_height, grid_width = features.size(2), features.size(3)
+        image = self.image_proj(features.flatten(2).transpose(1, 2))
+        image = self.patch_layernorm_embedding(image + self.type_embedding.weight[_IMAGE])
+        text = self.embed_tokens(source_ids) + self.type_embedding.weight[_TEXT]
+        text = self.layernorm_embedding(text)
+        return torch.cat([image, text], dim=1), grid_height, grid_width
+
+    def padding_mask(self, source_ids: Tensor, num_patches: int) -> Tensor:
+        """True where a source position is padding, bool [B, S]; patches never are."""
+        return F.pad(source_ids == self.pad_id, [num_patches, 0], value=False)
+
+    def run_layers(self, x: Tensor, padding_mask: Tensor, bias: Tensor) -> Tensor:
+        """Hidden states [B, S, D] of the last layer for the embedded source.
+
+        Args:
+            x: from `embed`.
+            padding_mask: from `padding_mask`.
+            bias: from `attention_bias`.
+        """
+        # Masks cost time and change low bits, so rows without padding go without, as a batch of
+        # one does in the reference.
+        mask: Tensor | None = None
+        if bool(padding_mask.any()):
+            x = x.masked_fill(padding_mask.unsqueeze(-1), 0.0)
+            mask = torch.zeros(padding_mask.shape, dtype=x.dtype, device=x.device)
+            mask = mask.masked_fill(padding_mask, float("-inf"))[:, None, None, :]
+        for index, layer in enumerate(self.layers):
+            layer_bias = bias[index % bias.size(0)]
+            x = layer(x, layer_bias.unsqueeze(0) if mask is None else layer_bias + mask)
+        hidden: Tensor = self.layer_norm(x)
+        return hidden

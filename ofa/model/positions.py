@@ -1,0 +1,87 @@
+"""Where tokens and patches stand: bucket indices and the bias they give to attention scores.
+
+OFA adds no position to its inputs. Every attention score gets an absolute bias, the scaled product
+of two projections of position embeddings, and inside the text and inside the picture a relative
+bias out of a learned table. Neither depends on content.
+
+Source: modelscope `modeling_ofa.py` (make_token_bucket_position, make_image_bucket_position).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+#: Distances beyond this one share the last bucket; also the rows of the reference's bucket buffer.
+MAX_TOKEN_DISTANCE = 1024
+
+
+def token_buckets(bucket_size: int, length: int) -> Tensor:
+    """Row of the token bias table for every pair of text positions.
+
+    Distances up to half of `bucket_size` have a bucket each; longer ones share buckets on a
+    logarithmic scale.
+
+    Returns:
+        int64 [length, length], values 0 to 2 * bucket_size - 2; entry [i, j] is for query i, key j.
+    """
+    mid = bucket_size // 2
+    position = torch.arange(length, dtype=torch.long)
+    distance = position[:, None] - position[None, :]
+    far = distance.abs().clamp(min=mid).to(torch.float32)
+    steps = torch.log(far / mid) / math.log((MAX_TOKEN_DISTANCE - 1) / mid) * (mid - 1)
+    far_bucket = torch.ceil(steps).to(torch.long) + mid
+    bucket = torch.where(distance.abs() <= mid, distance, far_bucket * distance.sign())
+    return bucket + bucket_size - 1
+
+
+def image_buckets(bucket_size: int, height: int, width: int) -> Tensor:
+    """Row of the image bias table for every pair of patches of a `height` x `width` grid.
+
+    Returns:
+        int64 [height * width, height * width] for patches in row-major order.
+    """
+    rows = torch.arange(height).repeat_interleave(width)
+    columns = torch.arange(width).repeat(height)
+    row_distance = rows[:, None] - rows[None, :] + bucket_size - 1
+    column_distance = columns[:, None] - columns[None, :] + bucket_size - 1
+    return row_distance * (2 * bucket_size - 1) + column_distance
+
+
+def num_image_buckets(bucket_size: int) -> int:
+    """Rows of the image bias table: every 2-d distance, and three special slots of the decoder."""
+    return (2 * bucket_size - 1) ** 2 + 3
+
+
+def image_position_ids(bucket_size: int, height: int, width: int) -> Tensor:
+    """Row of the image position table for every patch, int64 [height * width], row-major."""
+    rows = torch.arange(height).repeat_interleave(width)
+    columns = torch.arange(width).repeat(height)
+    return rows * bucket_size + columns + 1
+
+
+def relative_bias(table: Tensor, buckets: Tensor) -> Tensor:
+    """Look up `table` [buckets, H] for every pair: [H, T, T]."""
+    return table[buckets.to(table.device)].permute(2, 0, 1)
+
+
+class AbsolutePositionBias(nn.Module):
+    """The scaled product of projected query and key positions.
+
+    It owns no parameters of its own: the two projections live in the encoder or decoder under the
+    names of the reference's state dict.
+    """
+
+    def __init__(self, d_model: int, num_heads: int, attn_scale_factor: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.head_dim = d_model // num_heads
+        self.scale = float(self.head_dim * attn_scale_factor) ** -0.5
+
+    def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Projected positions [T, D] and [S, D] to a bias [H, T, S]."""
+        q = queries.view(queries.size(0), self.num_heads, self.head_dim).transpose(0, 1)
+        k = keys.view(keys.size(0), self.num_heads, self.head_dim).transpose(0, 1)
+        return torch.matmul(q * self.scale, k.transpose(1, 2))

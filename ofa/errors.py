@@ -17,7 +17,7 @@ class CheckpointError(OFAError):
 
 
 class RequestError(OFAError):
-    """The caller's input cannot be served; the message says what was wrong, the limit and the value."""
+    """The caller's input cannot be served; what was wrong, the limit and the value."""
 
 
 class InvalidImageError(RequestError):

@@ -69,6 +69,8 @@ _IGNORED = frozenset(
     }
 )
 
+_TYPES: dict[str, type] = {"int": int, "bool": bool, "str": str}
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -103,8 +105,9 @@ class ModelConfig:
         """
         for field in fields(self):
             value = getattr(self, field.name)
-            kind = {"int": int, "bool": bool, "str": str, "float": (int, float)}[str(field.type)]
-            if not isinstance(value, kind) or (field.type != "bool" and isinstance(value, bool)):
+            # An integer does where a float is meant; a bool is no integer, whatever Python says.
+            accepted = (int, float) if field.type == "float" else (_TYPES[str(field.type)],)
+            if type(value) not in accepted:
                 raise CheckpointError(
                     f"config.json: {field.name} must be of type {field.type}, got {value!r}"
                 )
@@ -134,8 +137,7 @@ class ModelConfig:
         for name, required in _REQUIRED.items():
             if name in values and values[name] != required:
                 raise CheckpointError(
-                    f"config.json: {name}={values[name]!r} is not supported "
-                    f"(only {required!r} is)"
+                    f"config.json: {name}={values[name]!r} is not supported (only {required!r} is)"
                 )
         known = {field.name for field in fields(cls)}
         # Whatever any transformers configuration may carry says nothing about OFA's mathematics.

@@ -6,6 +6,9 @@ N layers. Source: modelscope `modeling_ofa.py`, OFADecoder and OFADecoderLayer (
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,6 +17,7 @@ from ofa.model.attention import Attention
 from ofa.model.config import ModelConfig
 from ofa.model.positions import (
     AbsolutePositionBias,
+    embedding_tables,
     num_image_buckets,
     relative_bias,
     token_buckets,
@@ -81,14 +85,16 @@ class Decoder(nn.Module):
         self.cross_pos_q_linear = nn.Linear(width, width)
         self.cross_pos_k_linear = nn.Linear(width, width)
         self.absolute_bias = AbsolutePositionBias(width, heads, config.attn_scale_factor)
-        self.token_rel_pos_table_list = nn.ModuleList(
-            nn.Embedding(2 * config.token_bucket_size - 1, heads) for _ in range(num_tables)
+        self.token_rel_pos_table_list = embedding_tables(
+            num_tables, 2 * config.token_bucket_size - 1, heads
         )
-        self.image_rel_pos_table_list = nn.ModuleList(
-            nn.Embedding(num_image_buckets(config.image_bucket_size), heads)
-            for _ in range(num_tables)
+        self.image_rel_pos_table_list = embedding_tables(
+            num_tables, num_image_buckets(config.image_bucket_size), heads
         )
-        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
+        self.layers = cast(
+            "Sequence[DecoderLayer]",
+            nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers)),
+        )
         self.layer_norm = nn.LayerNorm(width)
 
     def self_attention_bias(self, length: int) -> Tensor:
@@ -98,10 +104,8 @@ class Decoder(nn.Module):
             self.self_pos_q_linear(positions), self.self_pos_k_linear(positions)
         )
         pairs = token_buckets(self.token_bucket_size, length)
-        biases: list[Tensor] = []
-        for table in self.token_rel_pos_table_list:
-            biases.append(absolute + relative_bias(table.weight, pairs))
-        return torch.stack(biases)
+        relative = [relative_bias(t.weight, pairs) for t in self.token_rel_pos_table_list]
+        return absolute + torch.stack(relative)
 
     def cross_attention_bias(self, length: int, source_positions: Tensor) -> Tensor:
         """Bias of every layer's cross-attention, [H, T, S].
@@ -118,10 +122,7 @@ class Decoder(nn.Module):
 
     def cross_keys_values(self, encoder_hidden: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Every layer's keys and values of the source, each [B, H, S, D / H]."""
-        projected: list[tuple[Tensor, Tensor]] = []
-        for layer in self.layers:
-            projected.append(layer.cross_attn.project_keys_values(encoder_hidden))
-        return projected
+        return [layer.cross_attn.project_keys_values(encoder_hidden) for layer in self.layers]
 
     def embed(self, token_ids: Tensor) -> Tensor:
         """Input of the first layer for int64 ids of any shape; it carries no position."""

@@ -6,6 +6,9 @@ Source: modelscope `modeling_ofa.py`, OFAEncoder and OFAEncoderLayer.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,6 +17,7 @@ from ofa.model.attention import Attention
 from ofa.model.config import RESNET_BLOCKS, ModelConfig
 from ofa.model.positions import (
     AbsolutePositionBias,
+    embedding_tables,
     image_buckets,
     image_position_ids,
     num_image_buckets,
@@ -21,9 +25,6 @@ from ofa.model.positions import (
     token_buckets,
 )
 from ofa.model.resnet import PATCH_STRIDE, RESNET_CHANNELS, ResNet
-
-#: Rows of the modality embedding.
-_TEXT, _IMAGE = 0, 1
 
 
 class EncoderLayer(nn.Module):
@@ -69,7 +70,7 @@ class Encoder(nn.Module):
 
         self.embed_tokens = embed_tokens
         self.layernorm_embedding = nn.LayerNorm(width)
-        self.type_embedding = nn.Embedding(2, width)
+        self.type_embedding = nn.Embedding(2, width)  # row 0 text, row 1 image
         self.embed_images = ResNet(RESNET_BLOCKS[config.resnet_type])
         self.image_proj = nn.Linear(RESNET_CHANNELS, width)
         self.patch_layernorm_embedding = nn.LayerNorm(width)
@@ -81,14 +82,16 @@ class Encoder(nn.Module):
         self.pos_q_linear = nn.Linear(width, width)
         self.pos_k_linear = nn.Linear(width, width)
         self.absolute_bias = AbsolutePositionBias(width, heads, config.attn_scale_factor)
-        self.token_rel_pos_table_list = nn.ModuleList(
-            nn.Embedding(2 * config.token_bucket_size - 1, heads) for _ in range(num_tables)
+        self.token_rel_pos_table_list = embedding_tables(
+            num_tables, 2 * config.token_bucket_size - 1, heads
         )
-        self.image_rel_pos_table_list = nn.ModuleList(
-            nn.Embedding(num_image_buckets(config.image_bucket_size), heads)
-            for _ in range(num_tables)
+        self.image_rel_pos_table_list = embedding_tables(
+            num_tables, num_image_buckets(config.image_bucket_size), heads
         )
-        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
+        self.layers = cast(
+            "Sequence[EncoderLayer]",
+            nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers)),
+        )
         self.layer_norm = nn.LayerNorm(width)
 
     def position_states(self, grid_height: int, grid_width: int, prompt_length: int) -> Tensor:
@@ -117,16 +120,11 @@ class Encoder(nn.Module):
         absolute = self.absolute_bias(self.pos_q_linear(positions), self.pos_k_linear(positions))
         patch_pairs = image_buckets(self.image_bucket_size, grid_height, grid_width)
         token_pairs = token_buckets(self.token_bucket_size, prompt_length)
-        biases: list[Tensor] = []
-        for image_table, token_table in zip(
-            self.image_rel_pos_table_list, self.token_rel_pos_table_list
-        ):
-            image = relative_bias(image_table.weight, patch_pairs)
-            text = relative_bias(token_table.weight, token_pairs)
-            relative = F.pad(image, [0, prompt_length, 0, prompt_length])
-            relative = relative + F.pad(text, [num_patches, 0, num_patches, 0])
-            biases.append(absolute + relative)
-        return torch.stack(biases)
+        image = [relative_bias(t.weight, patch_pairs) for t in self.image_rel_pos_table_list]
+        text = [relative_bias(t.weight, token_pairs) for t in self.token_rel_pos_table_list]
+        relative = F.pad(torch.stack(image), [0, prompt_length, 0, prompt_length])
+        relative = relative + F.pad(torch.stack(text), [num_patches, 0, num_patches, 0])
+        return absolute + relative
 
     def embed(self, patch_images: Tensor, source_ids: Tensor) -> tuple[Tensor, int, int]:
         """Input of the first layer.
@@ -141,8 +139,8 @@ class Encoder(nn.Module):
         features = self.embed_images(patch_images)
         grid_height, grid_width = features.size(2), features.size(3)
         image = self.image_proj(features.flatten(2).transpose(1, 2))
-        image = self.patch_layernorm_embedding(image + self.type_embedding.weight[_IMAGE])
-        text = self.embed_tokens(source_ids) + self.type_embedding.weight[_TEXT]
+        image = self.patch_layernorm_embedding(image + self.type_embedding.weight[1])
+        text = self.embed_tokens(source_ids) + self.type_embedding.weight[0]
         text = self.layernorm_embedding(text)
         return torch.cat([image, text], dim=1), grid_height, grid_width
 

@@ -10,15 +10,17 @@ Source: modelscope `modeling_ofa.py` (make_token_bucket_position, make_image_buc
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-#: Distances beyond this one share the last bucket; also the rows of the reference's bucket buffer.
-MAX_TOKEN_DISTANCE = 1024
+#: Text positions that the logarithmic scale is made for (the rows of the reference's buffer).
+MAX_TEXT_LENGTH = 1024
 
 
-def token_buckets(bucket_size: int, length: int) -> Tensor:
+def token_buckets(bucket_size: int, length: int, max_length: int = MAX_TEXT_LENGTH) -> Tensor:
     """Row of the token bias table for every pair of text positions.
 
     Distances up to half of `bucket_size` have a bucket each; longer ones share buckets on a
@@ -31,7 +33,7 @@ def token_buckets(bucket_size: int, length: int) -> Tensor:
     position = torch.arange(length, dtype=torch.long)
     distance = position[:, None] - position[None, :]
     far = distance.abs().clamp(min=mid).to(torch.float32)
-    steps = torch.log(far / mid) / math.log((MAX_TOKEN_DISTANCE - 1) / mid) * (mid - 1)
+    steps = torch.log(far / mid) / math.log((max_length - 1) / mid) * (mid - 1)
     far_bucket = torch.ceil(steps).to(torch.long) + mid
     bucket = torch.where(distance.abs() <= mid, distance, far_bucket * distance.sign())
     return bucket + bucket_size - 1
@@ -60,6 +62,12 @@ def image_position_ids(bucket_size: int, height: int, width: int) -> Tensor:
     rows = torch.arange(height).repeat_interleave(width)
     columns = torch.arange(width).repeat(height)
     return rows * bucket_size + columns + 1
+
+
+def embedding_tables(num_tables: int, num_buckets: int, num_heads: int) -> Sequence[nn.Embedding]:
+    """Relative bias tables, one a layer, or one for all layers that share it."""
+    tables = nn.ModuleList(nn.Embedding(num_buckets, num_heads) for _ in range(num_tables))
+    return cast("Sequence[nn.Embedding]", tables)
 
 
 def relative_bias(table: Tensor, buckets: Tensor) -> Tensor:

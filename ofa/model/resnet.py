@@ -67,7 +67,7 @@ class ResNet(nn.Module):
         self.layer3 = _stage(512, 256, num_blocks[2], stride=2)
 
     def forward(self, patch_images: Tensor) -> Tensor:
-        """float [B, 3, height, width], normalised, to [B, 1024, ceil(height/16), ceil(width/16)]."""
+        """Normalised float [B, 3, height, width] to [B, 1024, ceil(height/16), ceil(width/16)]."""
         x = self.maxpool(torch.relu(self.bn1(self.conv1(patch_images))))
         features: Tensor = self.layer3(self.layer2(self.layer1(x)))
         return features

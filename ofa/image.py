@@ -1,0 +1,79 @@
+"""Encoded bytes to the uint8 pixels that the generator takes.
+
+The pixels are the reference's bit for bit: Pillow decodes, turns by EXIF, converts to RGB and
+resizes with its bicubic filter (modelscope `preprocessors/image.py`, `preprocessors/ofa/`).
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from ofa.errors import InvalidImageError
+
+#: The model card's limits for its online try-out: "10M" and "3000*3000".
+MAX_IMAGE_BYTES = 10_485_760
+MAX_IMAGE_SIDE = 3000
+
+#: What is decoded. Pillow knows more, among them formats that run other programs or that only few
+#: decoders read safely; a caption service has no use for them.
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+
+# Pillow's own guard warns at 89 megapixels, far above MAX_IMAGE_SIDE, which is checked from the
+# header before a pixel is decoded.
+Image.MAX_IMAGE_PIXELS = None
+
+
+def decode_image(image_bytes: bytes) -> Image.Image:
+    """Decode one picture: EXIF orientation applied, first frame of an animation, RGB.
+
+    Palette, grey, 16-bit and CMYK pictures are converted as Pillow converts them; alpha is
+    dropped without compositing. The reference does the same for a path.
+
+    Raises:
+        InvalidImageError: empty or too many bytes, not a picture, too many pixels, or broken.
+    """
+    if not image_bytes:
+        raise InvalidImageError("image is empty (0 bytes)")
+    if len(image_bytes) > MAX_IMAGE_BYTES:
+        raise InvalidImageError(
+            f"image has {len(image_bytes):,} bytes; the limit is {MAX_IMAGE_BYTES:,}"
+        )
+    # Decoders meet hostile bytes here and raise whatever they like (OSError, SyntaxError,
+    # struct.error, zlib.error, ...): each of them means that the picture is broken.
+    try:
+        image = Image.open(io.BytesIO(image_bytes), formats=IMAGE_FORMATS)
+    except Exception as error:
+        raise InvalidImageError(
+            f"image cannot be read; supported formats are {', '.join(IMAGE_FORMATS)}"
+        ) from error
+    width, height = image.size
+    if max(width, height) > MAX_IMAGE_SIDE:
+        raise InvalidImageError(
+            f"image is {width} x {height} pixels; the limit is {MAX_IMAGE_SIDE} on a side"
+        )
+    if min(width, height) == 0:
+        raise InvalidImageError(f"image is {width} x {height} pixels; it has none")
+    try:
+        return ImageOps.exif_transpose(image).convert("RGB")
+    except Exception as error:
+        raise InvalidImageError(
+            f"image is broken or truncated ({image.format}, {width} x {height} pixels)"
+        ) from error
+
+
+def resize_square(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
+    """Resize to `size` x `size` pixels, whatever the aspect ratio.
+
+    Args:
+        image: RGB.
+        size: pixels on a side.
+
+    Returns:
+        uint8 [3, size, size], red first.
+    """
+    resized = image.resize((size, size), Image.Resampling.BICUBIC)
+    return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))

@@ -84,14 +84,15 @@ def build_inputs(image_bytes: bytes, options: Mapping[str, float | None]) -> Ten
 
 def _option_tensor(name: str, value: float) -> npt.NDArray[Any]:
     dtype = OPTION_DTYPES[name]
-    accepted = (int, np.integer) if dtype is np.int32 else (int, float, np.integer, np.floating)
+    is_integer = dtype is np.int32
+    accepted = (int, np.integer) if is_integer else (int, float, np.integer, np.floating)
     if isinstance(value, bool) or not isinstance(value, accepted):
-        kind = "an integer" if dtype is np.int32 else "a number"
+        kind = "an integer" if is_integer else "a number"
         raise InvalidOptionError(f"{name} must be {kind}, not {value!r}")
-    try:
-        return np.array([[value]], dtype=dtype)
-    except OverflowError as error:
-        raise InvalidOptionError(f"{name} is {value}, which does not fit 32 bits") from error
+    bound = np.iinfo(np.int32).max if is_integer else float(np.finfo(np.float32).max)
+    if abs(value) > bound:
+        raise InvalidOptionError(f"{name} is {value}, which does not fit 32 bits")
+    return np.array([[value]], dtype=dtype)
 
 
 def parse_captions(outputs: Tensors) -> CaptioningResult:
@@ -121,7 +122,7 @@ def parse_captions(outputs: Tensors) -> CaptioningResult:
         raise ServerError(f"the answer's tensors do not fit together: {shapes}")
     return CaptioningResult(
         tuple(
-            Caption(text.decode("utf-8"), float(score), tuple(log_probs.tolist()))
+            Caption(text.decode("utf-8", "replace"), float(score), tuple(log_probs.tolist()))
             for text, score, log_probs in zip(texts[0], scores[0], token_log_probs[0], strict=True)
         )
     )

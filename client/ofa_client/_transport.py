@@ -51,6 +51,9 @@ class Transport:
             StatusError: the call failed.
             ServerError: the answer's bytes do not make the tensors that it announces.
         """
+        # gRPC takes a deadline that is only just over for one that is still to come.
+        if timeout <= 0:
+            raise StatusError("DEADLINE_EXCEEDED", "the deadline has passed before the call")
         try:
             result = self._triton.infer(
                 model,

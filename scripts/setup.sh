@@ -2,12 +2,11 @@
 # Makes .venv with the pinned versions of constraints.txt and installs this checkout into it.
 # Run through `make setup`, which calls it only when a file that it reads has changed.
 #   PYTHON       the Python 3.11 to build on (default: python3.11)
-#   TORCH_BUILD  the build of torch: cpu (default), or a CUDA one as PyTorch names it, e.g. cu126
+#   TORCH_BUILD  the build of torch: cpu (default), or a CUDA one, see install_torch.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 python=${PYTHON:-python3.11}
-torch_build=${TORCH_BUILD:-cpu}
 
 say() { printf '\033[1msetup:\033[0m %s\n' "$*"; }
 stop() { printf 'setup: %s\n' "$*" >&2; exit 1; }
@@ -31,13 +30,8 @@ pip_install() { .venv/bin/python -m pip install --disable-pip-version-check --co
 say "build tools"
 pip_install pip setuptools
 
-# pip is first asked where it is configured to look; PyPI itself has CUDA builds only (several GB),
-# so where no such build is found the one index that has it, PyTorch's own, is asked.
-torch_version=$(sed -n 's/^torch==//p' constraints.txt)
-say "torch $torch_version+$torch_build (about 200 MB for cpu)"
-pip_install --no-deps "torch==$torch_version+$torch_build" 2>/dev/null ||
-  pip_install --no-deps --index-url "https://download.pytorch.org/whl/$torch_build" \
-    "torch==$torch_version+$torch_build"
+say "torch (about 200 MB)"
+scripts/install_torch.sh .venv/bin/python
 
 say "Triton server (nvidia-pytriton, 50 MB; only its binary is used, so without its dependencies)"
 pip_install --no-deps nvidia-pytriton

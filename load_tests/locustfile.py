@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc.experimental.gevent as grpc_gevent
 from locust import User, events, task
 from locust.env import Environment
+
 from ofa_client import OFAClient
 
 # gRPC waits in C, where gevent cannot switch users: without this they take turns, and the latencies

@@ -2,14 +2,14 @@
 
 import io
 
-import ofa_client
 import pytest
-from ofa_client import _protocol
 from PIL import Image
 
 import ofa.errors
 import ofa.image
 import ofa.options
+import ofa_client
+from ofa_client import _protocol
 
 
 def test_options_have_the_same_names_order_and_types() -> None:

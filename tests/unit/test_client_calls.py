@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import numpy as np
 import pytest
+
 from ofa_client import (
     MAX_IMAGE_BYTES,
     Caption,
@@ -25,7 +26,6 @@ from ofa_client import (
     ServerError,
     UnavailableError,
 )
-
 from tests.unit.scripted_triton import ScriptedTriton, Tensors, captions_answer
 
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import grpc
 import pytest
-from ofa_client._cli import main
 
+from ofa_client._cli import main
 from tests.unit.scripted_triton import ScriptedTriton, captions_answer
 
 

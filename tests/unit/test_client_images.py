@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
+
 from ofa_client import MAX_IMAGE_BYTES, InvalidImageError
 from ofa_client._images import to_image_bytes
-from PIL import Image, ImageOps
 
 
 def decoded(image_bytes: bytes) -> np.ndarray:

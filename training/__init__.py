@@ -1,0 +1,1 @@
+"""How the small bundled checkpoint was made."""

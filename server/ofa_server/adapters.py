@@ -1,0 +1,56 @@
+"""Between Triton's requests and the library: the one module that touches `pb_utils`.
+
+The `model.py` of preprocess and postprocess hand their one function to `answer_each`. Importable
+inside Triton's Python stub only, which provides `triton_python_backend_utils`.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from ofa.errors import RequestError
+from ofa_server.tensors import Tensors
+
+
+def version_directory() -> Path:
+    """Folder of the model version that this process serves, where `task.json` lies."""
+    return Path(pb_utils.get_model_dir())
+
+
+def answer_each(requests: Sequence[Any], answer: Callable[[Tensors], Tensors]) -> list[Any]:
+    """Answers requests one by one, so that one that fails harms no other.
+
+    Args:
+        requests: as Triton hands them to `execute`, each of batch size 1.
+        answer: tensors of a request to tensors of its response.
+
+    Returns:
+        A response for each request, in order. A `RequestError` becomes INVALID_ARGUMENT with its
+        message; any other exception is logged with its traceback and becomes INTERNAL, without it.
+    """
+    return [_answer_one(request, answer) for request in requests]
+
+
+def _answer_one(request: Any, answer: Callable[[Tensors], Tensors]) -> Any:  # noqa: ANN401
+    if request.is_cancelled():
+        return _error("the request was cancelled", pb_utils.TritonError.CANCELLED)
+    try:
+        outputs = answer({tensor.name(): tensor.as_numpy()[0] for tensor in request.inputs()})
+        return pb_utils.InferenceResponse(
+            [pb_utils.Tensor(name, value[np.newaxis]) for name, value in outputs.items()]
+        )
+    except RequestError as error:
+        return _error(str(error), pb_utils.TritonError.INVALID_ARG)
+    except Exception:  # noqa: BLE001 - whatever goes wrong fails its own request only
+        pb_utils.Logger.log_error(traceback.format_exc())
+        return _error("internal error; the server's log says more", pb_utils.TritonError.INTERNAL)
+
+
+def _error(message: str, code: int) -> Any:  # noqa: ANN401
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))

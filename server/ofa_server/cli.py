@@ -1,0 +1,39 @@
+"""The `ofa` command; one module a verb."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from ofa.errors import OFAError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb.
+
+    Args:
+        arguments: those of the command line if None.
+
+    Returns:
+        Exit status: 0, or 1 after one sentence on standard error.
+    """
+    # The modules of the verbs import neither torch nor Triton's client before they run.
+    from ofa_server import export, serve
+
+    parser = argparse.ArgumentParser(prog="ofa", description="Captions from Triton.")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for name, verb, summary in (
+        ("export", export, "write a Triton model repository from a checkpoint"),
+        ("serve", serve, "run Triton over a model repository"),
+    ):
+        subparser = verbs.add_parser(name, help=summary, description=verb.__doc__)
+        verb.add_arguments(subparser)
+        subparser.set_defaults(run=verb.run)
+    parsed = parser.parse_args(arguments)
+    try:
+        parsed.run(parsed)
+    except OFAError as error:
+        print(f"ofa {parsed.verb}: {error}", file=sys.stderr)
+        return 1
+    return 0

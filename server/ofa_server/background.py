@@ -55,7 +55,7 @@ def running_server(repository: Path, log: Path) -> Iterator[str]:
 def _wait_until_ready(server: subprocess.Popen[str], log: Path) -> None:
     # `ofa serve` has a deadline of its own for becoming ready, and its output ends with it.
     for line in server.stdout or ():
-        if line.startswith("ofa serve: ready"):
+        if line.startswith("ready"):
             return
     last_lines = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
     raise ServerError(f"the server did not start; the end of {log}:\n{last_lines}")

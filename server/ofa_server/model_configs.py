@@ -1,0 +1,74 @@
+"""Reads the models of a repository."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+from tritonclient.utils import triton_to_np_dtype
+
+from ofa_server.errors import ServerError
+
+#: A ModelConfig message; the generated module carries no types.
+ModelConfig = Any
+
+
+def read_configs(repository: Path) -> Mapping[str, ModelConfig]:
+    """Reads every model's config.pbtxt and checks that Triton will find what it names.
+
+    Returns:
+        Configurations by model name, sorted.
+
+    Raises:
+        ServerError: a folder that Triton would stumble over, or no ensemble at all.
+    """
+    if not repository.is_dir():
+        raise ServerError(f"there is no model repository {repository}; `ofa export` writes one")
+    folders = sorted(folder for folder in repository.iterdir() if folder.is_dir())
+    configs = {folder.name: _read_config(folder) for folder in folders}
+    if not any(is_ensemble(config) for config in configs.values()):
+        raise ServerError(f"{repository} holds no ensemble to serve; `ofa export` writes one")
+    for name, config in configs.items():
+        for step in config.ensemble_scheduling.step:
+            if step.model_name not in configs:
+                raise ServerError(f"{name} needs the model {step.model_name}, which is missing")
+    return configs
+
+
+def is_ensemble(config: ModelConfig) -> bool:
+    """Whether a model is a chain of others."""
+    return bool(config.HasField("ensemble_scheduling"))
+
+
+def num_instances(config: ModelConfig) -> int:
+    """How many instances of a model run."""
+    return sum(group.count or 1 for group in config.instance_group) or 1
+
+
+def numpy_dtype(data_type: int) -> np.dtype[Any]:
+    """The numpy dtype of a `data_type` of config.pbtxt; object for TYPE_STRING."""
+    name = model_config_pb2.DataType.Name(data_type).removeprefix("TYPE_")
+    return np.dtype(triton_to_np_dtype("BYTES" if name == "STRING" else name))
+
+
+def _read_config(folder: Path) -> ModelConfig:
+    file = folder / "config.pbtxt"
+    if not file.is_file():
+        raise ServerError(f"{folder} has no config.pbtxt, and Triton starts with no such folder")
+    try:
+        config = text_format.Parse(file.read_text("utf-8"), model_config_pb2.ModelConfig())
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise ServerError(f"{file} cannot be parsed: {error}") from error
+    versions = [version for version in folder.iterdir() if version.name.isdecimal()]
+    if not versions:
+        raise ServerError(f"{folder} has no version of the model in it")
+    needed = {"python": "model.py", "pytorch": config.default_model_filename or "model.pt"}
+    for version in versions:
+        name = needed.get(config.backend)
+        if name is not None and not (version / name).is_file():
+            raise ServerError(f"{version} has no {name}; run `ofa export` again")
+    return config

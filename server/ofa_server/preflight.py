@@ -1,0 +1,84 @@
+"""What must hold before Triton starts. Each of these it would report late, badly or not at all."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+
+from ofa_server.errors import ServerError
+from ofa_server.installation import Installation
+
+
+def check_libraries(installation: Installation) -> None:
+    """Checks that the loader finds the shared libraries of the server and of its Python stub.
+
+    Without its libpython the stub cannot start, and Triton waits for it for ever.
+
+    Raises:
+        ServerError: a library is missing, or the stub is built for another version of Python.
+    """
+    environment = installation.environment()
+    for program in (installation.binary, installation.stub):
+        listing = subprocess.run(
+            ["ldd", program], env=environment, capture_output=True, text=True, check=False
+        ).stdout
+        missing = re.findall(r"^\s*(\S+) => not found", listing, re.MULTILINE)
+        if missing:
+            advice = " (on Debian: apt-get install libpython3.11)" if _is_python(missing[0]) else ""
+            raise ServerError(f"{program.name} needs {', '.join(missing)}, not found{advice}")
+    built_for = re.search(r"libpython(\d+\.\d+)", listing)
+    running = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if built_for is not None and built_for[1] != running:
+        raise ServerError(
+            f"this Triton runs models with Python {built_for[1]}; ofa is installed for {running}"
+        )
+
+
+def check_numpy(installation: Installation) -> None:
+    """Checks the version of numpy.
+
+    The stub of nvidia-pytriton 0.7 is built against numpy 1: with numpy 2 models load, but every
+    numeric output arrives empty.
+
+    Raises:
+        ServerError: it is 2 or later.
+    """
+    if installation.from_wheel and int(version("numpy").partition(".")[0]) >= 2:
+        raise ServerError(
+            f"Triton from nvidia-pytriton needs numpy below 2, and {version('numpy')} is installed"
+        )
+
+
+def check_ports(host: str, ports: Mapping[str, int]) -> None:
+    """Checks that Triton can listen.
+
+    Args:
+        host: address to listen on.
+        ports: by what they are for.
+
+    Raises:
+        ServerError: the address is not this machine's, or a port is taken or named twice.
+    """
+    if len(set(ports.values())) < len(ports):
+        raise ServerError(f"the ports must differ: {', '.join(map(str, ports.values()))}")
+    for purpose, port in ports.items():
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM
+            )[0]
+            with socket.socket(family, kind, protocol) as probe:
+                # A server that has just stopped leaves connections that block nobody.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+        except OSError as error:
+            raise ServerError(
+                f"the {purpose} port {port} on {host} cannot be used: {error.strerror}"
+            ) from error
+
+
+def _is_python(library: str) -> bool:
+    return library.startswith("libpython")

@@ -24,8 +24,8 @@ from training.scenes import caption, compose
 from training.sprites import LEFT_OUT_STYLE, SPRITE_SIZE, TRAINING_STYLES
 
 SEED = 2026
-# Sides of the canvases in pixels.
-MIN_SIDE, MAX_SIDE = 200, 400
+# Sides of the canvases in pixels; proportions from 3:4 to 4:3.
+MIN_SIDE, MAX_SIDE = 300, 400
 # Captions that the most common one is looked for among.
 NUM_BASELINE_CAPTIONS = 20_000
 NUM_CONCURRENT_CALLS = 4

@@ -13,7 +13,7 @@ import numpy as np
 from training.things import Thing
 
 # Longer side of a thing by the number of things in the picture.
-SIZE_RANGES = {1: (0.42, 0.90), 2: (0.30, 0.48), 3: (0.25, 0.37)}
+SIZE_RANGES = {1: (0.42, 0.90), 2: (0.32, 0.50), 3: (0.27, 0.38)}
 # Two centres: the smaller of the two distances is at most this share of the larger,
 # so nobody can doubt whether "left of" or "above" is meant.
 MAX_SLANT = 0.6
@@ -23,6 +23,8 @@ MIN_STEP = 0.16
 MIN_DISTANCE = 0.8
 # Share of a thing's size that may stick out of the canvas.
 MAX_CROP = 0.08
+# Logarithm of the largest stretch: pictures of all proportions are squeezed into a square.
+MAX_STRETCH = 0.25
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ def compose(
             y=y,
             size=size,
             rotation=float(np.clip(rng.normal(0.0, 12.0), -35.0, 35.0)),
-            stretch=float(np.exp(rng.normal(0.0, 0.07))),
+            stretch=float(np.exp(rng.uniform(-MAX_STRETCH, MAX_STRETCH))),
             mirrored=bool(rng.random() < 0.5),
         )
         for thing, (x, y), size in zip(things, centres, sizes, strict=True)

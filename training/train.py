@@ -33,9 +33,9 @@ CHECK_SEED = 21
 # Sprites are loaded at about the size they are drawn.
 SPRITE_SIZE = 112
 STAGES = (
-    Stage(steps=1000, batch_size=96, image_size=64, count_shares=(1.0, 0.0, 0.0)),
+    Stage(steps=600, batch_size=96, image_size=64, count_shares=(1.0, 0.0, 0.0)),
     Stage(steps=3000, batch_size=64, image_size=96, count_shares=(0.2, 0.45, 0.35)),
-    Stage(steps=1500, batch_size=64, image_size=128, count_shares=(0.2, 0.45, 0.35)),
+    Stage(steps=2400, batch_size=64, image_size=128, count_shares=(0.2, 0.45, 0.35)),
 )
 PEAK_LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 0.05
@@ -122,7 +122,7 @@ def make_optimizer(trainee: Trainee) -> torch.optim.Optimizer:
         {"params": matrices, "weight_decay": WEIGHT_DECAY},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=PEAK_LEARNING_RATE, betas=(0.9, 0.98))
+    return torch.optim.AdamW(groups, lr=PEAK_LEARNING_RATE, betas=(0.9, 0.98), fused=True)
 
 
 def learning_rate(step: int, num_steps: int) -> float:

@@ -86,7 +86,11 @@ def run_locust(server: str, arguments: argparse.Namespace) -> int:
         *("--timeout", str(arguments.timeout), "--only-summary"),
     ]
     patience = arguments.seconds + arguments.timeout + MARGIN_SECONDS
-    return subprocess.run(command, check=False, timeout=patience).returncode
+    try:
+        return subprocess.run(command, check=False, timeout=patience).returncode
+    except subprocess.TimeoutExpired:
+        print(f"Locust did not end within {patience} s and was killed", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -136,8 +136,8 @@ def translate_error(code: str, details: str, *, server: str, timeout: float) -> 
         server: the address that was called, for the message.
         timeout: what the whole call was allowed to take, in seconds, for the message.
     """
-    # An ensemble puts this before the message of its member, which alone means something here.
-    details = re.sub(r"^in ensemble '[^']*', ", "", details)
+    # What Triton puts before the message of a member, which alone means something here.
+    details = re.sub(r"^(in ensemble '[^']*', )?(\[request id: [^]]*\] )?", "", details)
     match code:
         case "INVALID_ARGUMENT":
             return _request_error(details)

@@ -138,6 +138,7 @@ STATUSES = [
     ),
     ("INVALID_ARGUMENT", "batch-size must be <= 1 for 'caption'", InvalidRequestError),
     ("UNAVAILABLE", "in ensemble 'caption', Exceeds maximum queue size", ServerBusyError),
+    ("UNAVAILABLE", "[request id: <id_unknown>] Exceeds maximum queue size", ServerBusyError),
     ("UNAVAILABLE", "in ensemble 'caption', Request timeout expired", ServerBusyError),
     ("RESOURCE_EXHAUSTED", "too many requests", ServerBusyError),
     ("UNAVAILABLE", "Socket closed", UnavailableError),
@@ -168,8 +169,10 @@ def test_each_status_has_its_error(
         client.caption(b"picture")
     assert type(caught.value) is expected
     assert caught.value.code == code
-    assert details.removeprefix("in ensemble 'caption', ") in caught.value.message
+    message = details.removeprefix("in ensemble 'caption', ")
+    assert caught.value.message.endswith(message.removeprefix("[request id: <id_unknown>] "))
     assert "in ensemble" not in str(caught.value)
+    assert "request id" not in str(caught.value)
 
 
 def test_an_error_survives_pickling(client: OFAClient, scripted_triton: ScriptedTriton) -> None:

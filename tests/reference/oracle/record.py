@@ -1,0 +1,179 @@
+"""Records what ModelScope's pipeline does: one file a case, in `tests/golden/`.
+
+`.venv-oracle/bin/python -m tests.reference.oracle.record [CASE ...] [--output DIR]`
+"""
+
+import argparse
+import importlib.metadata
+import itertools
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.reference.cases import CASES, Case, weights_sha256
+from tests.reference.draw_pictures import FOLDER as PICTURES
+from tests.reference.golden import (
+    FOLDER,
+    NUM_TOP,
+    Answer,
+    Hypothesis,
+    Recording,
+    floats,
+    sha256,
+    some_values,
+)
+from tests.reference.oracle.pipeline import build_pipeline
+from tests.reference.oracle.tokens import record_tokens
+
+PACKAGES = ("modelscope", "torch", "transformers", "tokenizers", "pillow", "numpy")
+
+
+class Watch:
+    """Keeps what passes between the parts of a pipeline; changes none of it."""
+
+    def __init__(self, pipeline: Any) -> None:
+        self.encoder_hidden = torch.empty(0)
+        self.first_log_probs = torch.empty(0)
+        self.hypotheses: list[dict[str, torch.Tensor]] = []
+        self.step_margins: list[float | None] = []
+        self._num_finished = 0
+        self._generator = pipeline.model.generator
+        model = pipeline.model.model
+        self._encode, model.encoder.forward = model.encoder.forward, self._watch_encoder
+        self._normalize, model.get_normalized_probs = (
+            model.get_normalized_probs,
+            self._watch_log_probs,
+        )
+        search = self._generator.search
+        self._search, search.step = search.step, self._watch_search
+        self._generate, self._generator.generate = self._generator.generate, self._watch_result
+
+    def _watch_encoder(self, **inputs: Any) -> Any:
+        output = self._encode(**inputs)
+        self.encoder_hidden = output.last_hidden_state.clone()
+        return output
+
+    def _watch_log_probs(self, net_output: Any, **options: Any) -> torch.Tensor:
+        log_probs = self._normalize(net_output, **options)
+        if not self.step_margins:
+            self.first_log_probs = log_probs[0, -1].clone()
+        return log_probs
+
+    def _watch_search(
+        self, step: int, log_probs: torch.Tensor, scores: torch.Tensor, *rest: Any
+    ) -> Any:
+        totals = log_probs[0, :1] if step == 0 else log_probs[0] + scores[0, :, step - 1, None]
+        self.step_margins.append(self._margin(totals, is_last=step == self._max_length))
+        return self._search(step, log_probs, scores, *rest)
+
+    def _watch_result(self, models: Any, sample: Any, **options: Any) -> Any:
+        self.step_margins = []
+        self._num_finished = 0
+        source_ids = sample["net_input"]["input_ids"]
+        generator = self._generator
+        if generator.match_source_len:
+            self._max_length = int((source_ids != generator.eos).sum())
+        else:
+            length = source_ids.size(1)
+            self._max_length = int(generator.max_len_a * length + generator.max_len_b)
+        result = self._generate(models, sample, **options)
+        self.hypotheses = result[0]
+        return result
+
+    def _margin(self, totals: torch.Tensor, *, is_last: bool) -> float | None:
+        """The smallest difference that decided something in a step.
+
+        Args:
+            totals: Summed log-probabilities [beams, vocabulary] of all candidates.
+            is_last: No beam lives on after this step.
+        """
+        beam_size, eos = self._generator.beam_size, self._generator.eos
+        num_ranks = min(2 * beam_size + 1, totals.numel())
+        values, flat = totals.flatten().topk(num_ranks)
+        values = values.double()
+        is_end = (flat % totals.size(1) == eos) & (values > -torch.inf)
+        ends = is_end.nonzero()[:, 0].tolist()
+        gaps = [
+            values[rank] - values[beam_size]
+            if rank < beam_size
+            # An end token that is not among the first `beam_size` candidates is dropped.
+            else values[beam_size - 1] - values[rank]
+            for rank in ends
+            if num_ranks > beam_size
+        ]
+        counted = [rank for rank in ends if rank < beam_size]
+        places = beam_size - self._num_finished
+        if len(counted) > places:
+            gaps.append(values[counted[places - 1]] - values[counted[places]])
+        self._num_finished += len(counted)
+        if not is_last and self._num_finished < beam_size:
+            others = (~is_end).nonzero()[:, 0]
+            gaps.append(values[others[beam_size - 1]] - values[others[beam_size]])
+        finite = [gap.item() for gap in gaps if gap.isfinite()]
+        return min(finite, default=None)
+
+
+def record_answer(pipeline: Any, watch: Watch, picture: Path) -> Answer:
+    """Run the pipeline on one picture."""
+    inputs = pipeline.preprocess(str(picture))["net_input"]
+    captions = pipeline(str(picture))["caption"]
+    top = watch.first_log_probs.topk(NUM_TOP)
+    hypotheses = [
+        Hypothesis(
+            token_ids=found["tokens"].tolist(),
+            log_probs=floats(found["positional_scores"]),
+            score=floats(found["score"][None])[0],
+        )
+        for found in watch.hypotheses
+    ]
+    scores = [hypothesis.score for hypothesis in hypotheses]
+    return Answer(
+        pixels_sha256=sha256(inputs["patch_images"][0]),
+        pixels=some_values(inputs["patch_images"][0], 12),
+        source_ids=inputs["input_ids"][0].tolist(),
+        encoder_hidden=some_values(watch.encoder_hidden[0]),
+        first_ids=top.indices.tolist(),
+        first_log_probs=floats(top.values),
+        hypotheses=hypotheses,
+        step_margins=[_rounded(margin) for margin in watch.step_margins],
+        rank_margins=[_rounded(a - b) for a, b in itertools.pairwise(scores)],
+        captions=captions,
+    )
+
+
+def _rounded(margin: float | None) -> float | None:
+    return None if margin is None else float(f"{margin:.3g}")
+
+
+def record(case: Case) -> Recording:
+    """Build a case's checkpoint and answer its pictures."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = case.prepare(Path(scratch))
+        weights = weights_sha256(folder)
+        pipeline = build_pipeline(folder)
+    watch = Watch(pipeline)
+    return Recording(
+        weights_sha256=weights,
+        versions={name: importlib.metadata.version(name) for name in PACKAGES},
+        answers={name: record_answer(pipeline, watch, PICTURES / name) for name in case.pictures},
+    )
+
+
+def main() -> None:
+    """Record the named cases, or all of them and the tokenizer."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cases", nargs="*", metavar="CASE")
+    parser.add_argument("--output", type=Path, default=FOLDER)
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    for name in arguments.cases or CASES:
+        print(f"recording {name}", flush=True)
+        record(CASES[name]).save(arguments.output / f"{name}.json")
+    if not arguments.cases:
+        record_tokens(arguments.output / "tokens.json")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""The reference is asked now, in its own environment, and ours compared: `make parity`.
+
+PARITY_SIZES says which sizes, for instance `make parity PARITY_SIZES="tiny large"`.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.reference.cases import CASES
+from tests.reference.compare import check_case
+from tests.reference.golden import Recording
+
+ROOT = Path(__file__).parents[2]
+SIZES = os.environ.get("PARITY_SIZES", "tiny small base bundled").split()
+
+pytestmark = pytest.mark.parity
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_answers_as_the_reference_does_now(size: str, tmp_path: Path) -> None:
+    names = [name for name, case in CASES.items() if case.size == size]
+    assert names, f"{size} is no size; there are {sorted({c.size for c in CASES.values()})}"
+    python = ROOT / ".venv-oracle" / "bin" / "python"
+    record = [python, "-m", "tests.reference.oracle.record", *names, "--output", tmp_path]
+    subprocess.run(record, cwd=ROOT, check=True)
+    for name in names:
+        check_case(CASES[name], Recording.load(tmp_path / f"{name}.json"), tmp_path / "ours")

@@ -1,0 +1,36 @@
+"""What is measured: a checkpoint as `ofa export` writes it, and the folders around it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from ofa.tasks import CaptioningTask, load_task
+
+ROOT = Path(__file__).parents[1]
+#: For everything that a benchmark writes.
+OUTPUT = ROOT / "build" / "benchmarks"
+SAMPLES = ROOT / "samples"
+
+
+def export(checkpoint: Path, name: str) -> Path:
+    """Export a checkpoint under a name and return the repository."""
+    repository = OUTPUT / "repository"
+    command = [str(Path(sys.executable).with_name("ofa")), "export", str(checkpoint)]
+    subprocess.run(
+        [*command, "--repository", str(repository), "--name", name], check=True, stdout=sys.stderr
+    )
+    return repository
+
+
+def load_exported_task(repository: Path, name: str) -> CaptioningTask:
+    """The pre- and postprocessing of an export."""
+    return load_task(repository / f"{name}_preprocess" / "1")
+
+
+def load_exported_generator(repository: Path, name: str) -> torch.jit.ScriptModule:
+    """The generator of an export, as the server's backend loads it."""
+    return torch.jit.load(str(repository / f"{name}_generator" / "1" / "model.pt"))

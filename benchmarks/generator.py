@@ -1,0 +1,273 @@
+"""How fast is a caption, ours against ModelScope's own pipeline?
+
+    .venv/bin/python -m benchmarks.generator                      the bundled checkpoint
+    .venv/bin/python -m benchmarks.generator --size large         a made-up one of a published size
+
+Both sides caption the same pictures with the same weights, threads and number of decoding steps, in
+turn in one run. Prints a table in Markdown, and writes every single time to
+`build/benchmarks/generator-NAME.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+from benchmarks.exported import OUTPUT, ROOT, SAMPLES, export, load_exported_task
+from benchmarks.machine import Machine, describe_machine, measure_gemm_rate
+from benchmarks.work import count_work
+from benchmarks.worker import Captioned, Worker
+from ofa.model import ModelConfig
+from tests.reference.checkpoints import RECIPES, Calibration, write_checkpoint
+
+SIZES = ("tiny", "medium", "base", "large", "huge")
+#: TorchScript optimises in its first runs; the reference has nothing of the kind.
+OUR_WARMUPS = 3
+REFERENCE_WARMUPS = 1
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One picture, captioned by both sides one after the other."""
+
+    picture: str
+    ours: Captioned
+    reference: Captioned
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """Most bytes that a side's process held.
+
+    Attributes:
+        starting: until it was warm, loading included.
+        captioning: from then on.
+    """
+
+    starting: int
+    captioning: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One run.
+
+    Attributes:
+        name: of the checkpoint.
+        setting: what was asked of both sides.
+        machine: where.
+        gemm_rate: the machine's float32 rate in GFLOP/s, the best of one measurement a turn.
+        work: operations of a picture by stage when nothing is computed twice.
+        our_memory: of our process.
+        reference_memory: of the reference's process.
+        turns: every time that was taken.
+    """
+
+    name: str
+    setting: str
+    machine: Machine
+    gemm_rate: float
+    work: dict[str, int]
+    our_memory: PeakMemory
+    reference_memory: PeakMemory
+    turns: list[Turn]
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    source = build_checkpoint(arguments.size) if arguments.size else arguments.checkpoint
+    checkpoint = fix_num_steps(source.resolve(), arguments.steps)
+    files = sorted(file for file in arguments.folder.iterdir() if file.is_file())
+    pictures = files[: arguments.pictures] * arguments.repeats
+    measurement = measure(checkpoint, pictures, arguments.threads)
+    report = OUTPUT / f"generator-{measurement.name}.json"
+    report.write_text(json.dumps(asdict(measurement), indent=1))
+    print(format_report(measurement))
+    progress(f"every time: {report}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--checkpoint", type=Path, default=ROOT / "checkpoints" / "ofa-emoji-tiny_en", metavar="DIR"
+    )
+    source.add_argument("--size", choices=SIZES, help="of a checkpoint with made-up weights")
+    parser.add_argument("--folder", type=Path, default=SAMPLES, help="with pictures")
+    parser.add_argument("--pictures", type=int, default=3, metavar="N", help="of the folder")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="of every picture")
+    parser.add_argument("--steps", type=int, default=17, metavar="N", help="tokens, EOS counted")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), metavar="N")
+    return parser.parse_args()
+
+
+def build_checkpoint(size: str) -> Path:
+    """The folder of a made-up checkpoint."""
+    progress(f"building a made-up checkpoint of size {size}")
+    folder = OUTPUT / "checkpoints" / size
+    write_checkpoint(folder, RECIPES[size], Calibration.load(RECIPES[size]), {})
+    return folder
+
+
+def fix_num_steps(source: Path, num_steps: int) -> Path:
+    """A folder with the files of `source` whose every caption takes `num_steps` tokens with EOS.
+
+    Seconds of captions can only be compared if all have the same length.
+    """
+    folder = OUTPUT / f"{num_steps}-steps" / source.name
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in source.iterdir():
+        link = folder / file.name
+        link.unlink(missing_ok=True)
+        link.symlink_to(file)
+    settings = folder / "configuration.json"
+    configuration = json.loads(settings.read_text())
+    beam_search = configuration["model"].setdefault("beam_search", {})
+    beam_search.update(min_len=num_steps - 1, max_len_b=num_steps - 1)
+    settings.unlink()
+    settings.write_text(json.dumps(configuration, indent=1))
+    return folder
+
+
+def measure(checkpoint: Path, pictures: list[Path], num_threads: int) -> Measurement:
+    """Have both sides caption every picture, in turn."""
+    machine = describe_machine()
+    name = checkpoint.name
+    progress("exporting")
+    repository = export(checkpoint, name)
+    task = load_exported_task(repository, name)
+    defaults, image_size = task.settings.defaults, task.settings.patch_image_size
+    source_ids = task.tokenizer.encode(task.settings.prompt, task.settings.max_source_length)
+    num_steps = defaults.max_length + 1
+    turns, gemm_rates = [], []
+    with (
+        Worker(
+            ROOT / ".venv-oracle" / "bin" / "python",
+            "benchmarks.generator_reference",
+            [str(checkpoint)],
+            num_threads,
+            OUTPUT / "reference.log",
+        ) as reference,
+        Worker(
+            Path(sys.executable),
+            "benchmarks.generator_ours",
+            [str(repository), name],
+            num_threads,
+            OUTPUT / "ours.log",
+        ) as ours,
+    ):
+        progress("warming up the reference (building its pipeline takes half a minute), then ours")
+        for _ in range(REFERENCE_WARMUPS):
+            reference.caption(pictures[0])
+        for _ in range(OUR_WARMUPS):
+            ours.caption(pictures[0])
+        starting = [side.take_peak_memory() for side in (ours, reference)]
+        for number, picture in enumerate(pictures, 1):
+            turn = Turn(picture.name, ours.caption(picture), reference.caption(picture))
+            turns.append(turn)
+            gemm_rates.append(measure_gemm_rate(num_threads))
+            progress(
+                f"{number} of {len(pictures)}: {picture.name}, "
+                f"ours {turn.ours.seconds['whole']:.3f} s, "
+                f"reference {turn.reference.seconds['whole']:.3f} s"
+            )
+        captioning = [side.take_peak_memory() for side in (ours, reference)]
+    return Measurement(
+        name=name,
+        setting=(
+            f"float32, {num_threads} threads, batch 1, beam {defaults.beam_size}, "
+            f"{num_steps} steps, {image_size} px"
+        ),
+        machine=machine,
+        gemm_rate=max(gemm_rates),
+        work=count_work(
+            ModelConfig.from_dict(json.loads((checkpoint / "config.json").read_text())),
+            image_size,
+            len(source_ids),
+            num_steps,
+            defaults.beam_size,
+        ),
+        our_memory=PeakMemory(starting[0], captioning[0]),
+        reference_memory=PeakMemory(starting[1], captioning[1]),
+        turns=turns,
+    )
+
+
+def format_report(measurement: Measurement) -> str:
+    """The measurement in Markdown: medians over all turns."""
+    turns, work = measurement.turns, measurement.work
+    ours = medians([turn.ours for turn in turns])
+    reference = medians([turn.reference for turn in turns])
+    work = {**work, "whole": sum(work.values())}
+    lines = [
+        f"**{measurement.name}**: {measurement.setting}; medians of {len(turns)} turns",
+        "",
+        f"{measurement.machine}; float32 matrix products at {measurement.gemm_rate:.0f} GFLOP/s",
+        "",
+        "| stage | ModelScope, s | ours, s | ratio | GFLOP | ours, share of the matrix rate |",
+        "|---|---|---|---|---|---|",
+    ]
+    for stage, seconds in ours.items():
+        theirs = reference.get(stage)
+        # The reference projects the source's keys and values while it decodes, at every step.
+        own = seconds + ours["cross keys, values"] if stage == "decoding" else seconds
+        operations = work.get(stage)
+        cells = (
+            stage,
+            "in decoding" if theirs is None else f"{theirs:.3f}",
+            f"{seconds:.3f}",
+            "" if theirs is None else f"{theirs / own:.1f}",
+            "" if operations is None else f"{operations / 1e9:.1f}",
+            ""
+            if operations is None
+            else f"{operations / 1e9 / seconds / measurement.gemm_rate:.0%}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    share = work["whole"] / 1e9 / reference["whole"] / measurement.gemm_rate
+    ratios = [turn.reference.seconds["whole"] / turn.ours.seconds["whole"] for turn in turns]
+    other = [turn for turn in turns if turn.ours.captions != turn.reference.captions]
+    return "\n".join(
+        (
+            *lines,
+            "",
+            f"- Turn by turn, ours is {min(ratios):.1f} to {max(ratios):.1f} times as fast.",
+            f"- The reference does the same useful work at {share:.1%} of the matrix rate.",
+            f"- Its decoder alone takes {reference['decoder alone']:.3f} s.",
+            f"- Our peak memory: {format_memory(measurement.our_memory)}.",
+            f"- The reference's: {format_memory(measurement.reference_memory)}.",
+            f"- Same captions in {len(turns) - len(other)} of {len(turns)} turns.",
+            *(
+                f"- {turn.picture}: {turn.ours.captions}, the reference {turn.reference.captions}"
+                for turn in other
+            ),
+        )
+    )
+
+
+def medians(results: list[Captioned]) -> dict[str, float]:
+    """Median seconds by stage."""
+    return {
+        stage: median(result.seconds[stage] for result in results) for stage in results[0].seconds
+    }
+
+
+def format_memory(memory: PeakMemory) -> str:
+    """Both peaks in gigabytes."""
+    return f"{memory.captioning / 1e9:.2f} GB captioning, {memory.starting / 1e9:.2f} GB until warm"
+
+
+def progress(line: str) -> None:
+    """Say what is going on, apart from the table."""
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Our side of `benchmarks.generator`: the exported files as a server runs them.
+
+Started by `Worker` with a repository and the name of an export as arguments.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.exported import load_exported_generator, load_exported_task
+from benchmarks.worker import Captioned, caption_pictures
+from ofa_server.tensors import generator_tensors
+
+
+class OurSide:
+    """Captions pictures with an exported generator and times its stages.
+
+    TorchScript takes no hooks. The stages before decoding are therefore run a second time, by the
+    calls of the file's own modules that `Generator.forward` makes, and decoding with its search is
+    what the whole takes beyond them.
+    """
+
+    def __init__(self, repository: Path, name: str) -> None:
+        self.task = load_exported_task(repository, name)
+        self.generator = load_exported_generator(repository, name)
+
+    @torch.inference_mode()
+    def caption(self, picture: Path) -> Captioned:
+        """Caption a picture file."""
+        start = time.perf_counter()
+        row = self.task.preprocess(picture.read_bytes(), {})
+        prepared = time.perf_counter()
+        arguments = [
+            torch.from_numpy(tensor).unsqueeze(0) for tensor in generator_tensors(row).values()
+        ]
+        hypotheses = self.generator(*arguments)
+        generated = time.perf_counter()
+        token_ids, scores, log_probs = (tensor[0].numpy() for tensor in hypotheses)
+        answer = self.task.postprocess(token_ids, scores, log_probs, row.options.num_captions)
+        end = time.perf_counter()
+        stages = self._time_stages(arguments[0], arguments[1])
+        return Captioned(
+            answer.captions,
+            {
+                "decode, resize": prepared - start,
+                **stages,
+                "decoding": generated - prepared - sum(stages.values()),
+                "text": end - generated,
+                "whole": end - start,
+            },
+        )
+
+    def _time_stages(self, patch_images: Tensor, source_ids: Tensor) -> dict[str, float]:
+        encoder, decoder = self.generator.encoder, self.generator.decoder
+        start = time.perf_counter()
+        pixels = self.generator.normalize(patch_images)
+        x, grid_height, grid_width = encoder.embed(pixels, source_ids)
+        embedded = time.perf_counter()
+        padding_mask = encoder.padding_mask(source_ids, grid_height * grid_width)
+        hidden = encoder.run_layers(x, padding_mask, self.generator.encoder_bias)
+        encoded = time.perf_counter()
+        decoder.cross_keys_values(hidden)
+        end = time.perf_counter()
+        return {
+            "stem": embedded - start,
+            "encoder": encoded - embedded,
+            "cross keys, values": end - encoded,
+        }
+
+
+if __name__ == "__main__":
+    repository, name = sys.argv[3:]
+    caption_pictures(OurSide(Path(repository), name).caption)

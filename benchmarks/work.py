@@ -1,0 +1,79 @@
+"""How much arithmetic one picture needs when nothing is computed twice, from the shapes alone.
+
+Counted are convolutions and matrix products, two operations a multiply-add: what the machine's
+matrix-multiply rate is a limit for.
+"""
+
+from __future__ import annotations
+
+from ofa.model import ModelConfig
+from ofa.model.config import RESNET_BLOCKS
+from ofa.model.resnet import PATCH_STRIDE, RESNET_CHANNELS
+
+
+def count_work(
+    config: ModelConfig, image_size: int, prompt_length: int, num_steps: int, beam_size: int
+) -> dict[str, int]:
+    """Floating-point operations by stage.
+
+    Args:
+        config: the architecture.
+        image_size: pixels on a side of the picture.
+        prompt_length: tokens of the prompt, BOS and EOS counted.
+        num_steps: tokens of the answer, EOS counted.
+        beam_size: hypotheses kept alive.
+    """
+    width = config.d_model
+    num_patches = _ceil_div(image_size, PATCH_STRIDE) ** 2
+    source = num_patches + prompt_length
+    stem = _resnet(config, image_size) + _product(num_patches, RESNET_CHANNELS, width)
+    # Queries, keys, values and output; two feed-forward projections; scores and their weighted sum.
+    encoder_layer = (
+        4 * _product(source, width, width)
+        + 2 * _product(source, width, config.encoder_ffn_dim)
+        + 2 * _product(source, width, source)
+    )
+    # Self-attention's four projections and cross-attention's two; its keys and values exist.
+    decoder_token = (
+        6 * _product(1, width, width)
+        + 2 * _product(1, width, config.decoder_ffn_dim)
+        + 2 * _product(1, width, source)
+    )
+    vocabulary = _product(1, width, config.vocab_size)
+    past = sum(2 * _product(1, width, step + 1) for step in range(num_steps))
+    tokens = num_steps * (config.decoder_layers * decoder_token + vocabulary)
+    return {
+        "stem": stem,
+        "encoder": config.encoder_layers * encoder_layer,
+        "cross keys, values": config.decoder_layers * 2 * _product(source, width, width),
+        "decoding": beam_size * (tokens + config.decoder_layers * past),
+    }
+
+
+def _product(rows: int, inner: int, columns: int) -> int:
+    """Operations of a matrix product [rows, inner] x [inner, columns]."""
+    return 2 * rows * inner * columns
+
+
+def _resnet(config: ModelConfig, image_size: int) -> int:
+    """Operations of the three ResNet stages, every convolution as a matrix product."""
+    side = _ceil_div(image_size, 2)
+    total = _product(side**2, 3 * 7 * 7, 64)
+    side = _ceil_div(side, 2)
+    channels = 64
+    for stage, num_blocks in enumerate(RESNET_BLOCKS[config.resnet_type]):
+        planes = 64 * 2**stage
+        for block in range(num_blocks):
+            outer_side = side
+            if block == 0:
+                side = _ceil_div(side, 1 if stage == 0 else 2)
+                total += _product(side**2, channels, 4 * planes)
+            total += _product(outer_side**2, channels, planes)
+            total += _product(side**2, 9 * planes, planes)
+            total += _product(side**2, planes, 4 * planes)
+            channels = 4 * planes
+    return total
+
+
+def _ceil_div(number: int, divisor: int) -> int:
+    return -(-number // divisor)

@@ -1,0 +1,128 @@
+"""A process of its own for each side of a comparison, given one picture at a time.
+
+The sides need different environments, and a peak of memory belongs to a process. Python objects
+travel over a pair of pipes, so whatever a library prints cannot be taken for an answer.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Self
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """What a side did with one picture.
+
+    Attributes:
+        captions: best first.
+        seconds: by stage, and for the "whole".
+    """
+
+    captions: list[str]
+    seconds: dict[str, float]
+
+
+class WorkerError(Exception):
+    """A worker has ended before it answered."""
+
+
+class Worker:
+    """The parent's end of `python -m MODULE PICTURES ANSWERS ARGUMENT...`."""
+
+    def __init__(
+        self, python: Path, module: str, arguments: list[str], num_threads: int, log: Path
+    ) -> None:
+        """Start the process.
+
+        Args:
+            python: interpreter of the environment.
+            module: calls `caption_pictures`.
+            arguments: behind the two descriptors.
+            num_threads: of every library that counts its own.
+            log: file for everything that the process prints.
+        """
+        self._log = log
+        pictures_in, pictures_out = os.pipe()
+        answers_in, answers_out = os.pipe()
+        command = [str(python), "-m", module, str(pictures_in), str(answers_out), *arguments]
+        with log.open("wb") as log_file:
+            self._process = subprocess.Popen(
+                command,
+                cwd=Path(__file__).parents[1],
+                env={**os.environ, "OMP_NUM_THREADS": str(num_threads)},
+                stdin=subprocess.DEVNULL,
+                stdout=log_file,
+                stderr=subprocess.STDOUT,
+                pass_fds=(pictures_in, answers_out),
+            )
+        os.close(pictures_in)
+        os.close(answers_out)
+        self._pictures = Connection(pictures_out, readable=False)
+        self._answers = Connection(answers_in, writable=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pictures.close()
+        self._answers.close()
+        # It may be in the middle of a picture that nobody waits for any more.
+        self._process.terminate()
+        self._process.wait()
+
+    def caption(self, picture: Path) -> Captioned:
+        """Have a picture captioned.
+
+        Raises:
+            WorkerError: the process has ended; the end of its log is in the message.
+        """
+        answer = self._ask(picture)
+        assert isinstance(answer, Captioned)
+        return answer
+
+    def take_peak_memory(self) -> int:
+        """The most bytes that the process has held at once since it was last asked.
+
+        Raises:
+            WorkerError: as `caption`.
+        """
+        answer = self._ask(None)
+        assert isinstance(answer, int)
+        return answer
+
+    def _ask(self, question: Path | None) -> object:
+        try:
+            self._pictures.send(question)
+            return self._answers.recv()
+        except (EOFError, OSError) as error:
+            last_lines = "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
+            raise WorkerError(
+                f"a worker has died; the end of {self._log}:\n{last_lines}"
+            ) from error
+
+
+def caption_pictures(caption: Callable[[Path], Captioned]) -> None:
+    """The child's end: caption what comes until the parent goes."""
+    pictures = Connection(int(sys.argv[1]), writable=False)
+    answers = Connection(int(sys.argv[2]), readable=False)
+    while True:
+        try:
+            picture: Path | None = pictures.recv()
+        except EOFError:
+            return
+        answers.send(_take_peak_memory() if picture is None else caption(picture))
+
+
+def _take_peak_memory() -> int:
+    """Read the process's high-water mark in bytes and set it back (Linux, see proc(5))."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    status = dict(line.split(":", 1) for line in lines)
+    Path("/proc/self/clear_refs").write_text("5")
+    return int(status["VmHWM"].split()[0]) * 1024

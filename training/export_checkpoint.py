@@ -26,7 +26,7 @@ from training.train import (
 from training.vocabulary import save_tokenizer, train_tokenizer
 
 # Pictures that the BatchNorm statistics are measured on: other ones than training saw.
-NUM_STATISTICS_BATCHES = 60
+NUM_STATISTICS_BATCHES = 30
 STATISTICS_SEED = SEED + 2
 
 CONFIGURATION: dict[str, Any] = {

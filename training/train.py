@@ -34,8 +34,7 @@ CHECK_SEED = 21
 SPRITE_SIZE = 112
 STAGES = (
     Stage(steps=600, batch_size=96, image_size=64, count_shares=(1.0, 0.0, 0.0)),
-    Stage(steps=3000, batch_size=64, image_size=96, count_shares=(0.2, 0.45, 0.35)),
-    Stage(steps=2400, batch_size=64, image_size=128, count_shares=(0.2, 0.45, 0.35)),
+    Stage(steps=5500, batch_size=64, image_size=96, count_shares=(0.25, 0.45, 0.3)),
 )
 PEAK_LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 0.05

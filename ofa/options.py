@@ -89,6 +89,8 @@ def resolve_options(
             raise InvalidOptionError(f"{name} is {value:g}; allowed are {minimum:g} to {maximum:g}")
         return int(value) if isinstance(default, int) else float(value)
 
+    # Longer n-grams than an answer bar nothing, yet a checkpoint may ask for them.
+    longest_ngram = max(limits.max_length, defaults.no_repeat_ngram_size)
     beam_size = take("beam_size", 1, limits.max_beam_size)
     max_length = take("max_length", 1, limits.max_length)
     return GenerationOptions(
@@ -96,7 +98,7 @@ def resolve_options(
         beam_size=int(beam_size),
         max_length=int(max_length),
         min_length=int(take("min_length", 0, max_length)),
-        no_repeat_ngram_size=int(take("no_repeat_ngram_size", 0, limits.max_length)),
+        no_repeat_ngram_size=int(take("no_repeat_ngram_size", 0, longest_ngram)),
         length_penalty=take("length_penalty", -_MAX_LENGTH_PENALTY, _MAX_LENGTH_PENALTY),
         temperature=take("temperature", _MIN_TEMPERATURE, _MAX_TEMPERATURE),
     )

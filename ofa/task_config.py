@@ -7,11 +7,11 @@ Defaults are the library defaults of modelscope (`ofa_for_all_tasks.py`, `genera
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
-from ofa.errors import CheckpointError
-from ofa.options import GenerationOptions
+from ofa.errors import CheckpointError, InvalidOptionError
+from ofa.options import GenerationOptions, OptionLimits, resolve_options
 
 #: Keys of `model.beam_search` that become defaults of the request options, and those that are
 #: fixed at export.
@@ -86,9 +86,7 @@ class TaskConfig:
         Raises:
             CheckpointError: a value is malformed or asks for what is not supported.
         """
-        model = values.get("model", {})
-        if not isinstance(model, Mapping):
-            raise CheckpointError("configuration.json: model must be an object")
+        model = _object(values, "model")
         for key, supported in (
             ("multimodal_type", "default"),
             ("language", "en"),
@@ -101,7 +99,7 @@ class TaskConfig:
                 )
         imagenet = _typed(model, "imagenet_default_mean_and_std", default=False)
         defaults, search = _read_beam_search(
-            model.get("beam_search", {}), _typed(model, "num_return_sequences", default=1)
+            _object(model, "beam_search"), _typed(model, "num_return_sequences", default=1)
         )
         return cls(
             task=_typed(values, "task", default="image-captioning"),
@@ -114,6 +112,14 @@ class TaskConfig:
             defaults=defaults,
             search=search,
         )
+
+
+def _object(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The object under `key`; an empty one if there is none."""
+    value = values.get(key, {})
+    if not isinstance(value, Mapping):
+        raise CheckpointError(f"configuration.json: {key} must be an object, got {value!r}")
+    return value
 
 
 _T = TypeVar("_T", bool, int, float, str)
@@ -167,4 +173,9 @@ def _read_beam_search(
             f"configuration.json: min_len is {defaults.min_length}; "
             f"allowed are 0 to max_len_b, {defaults.max_length}"
         )
+    limits = OptionLimits(defaults.beam_size, defaults.max_length)
+    try:
+        resolve_options(asdict(defaults), defaults, limits)
+    except InvalidOptionError as error:
+        raise CheckpointError(f"configuration.json: beam_search: {error}") from error
     return defaults, search

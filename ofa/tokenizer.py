@@ -44,9 +44,10 @@ class EnglishTokenizer:
                 raise CheckpointError(f"{name} is missing")
         try:
             vocab: dict[str, int] = json.loads((folder / _VOCAB_FILE).read_text("utf-8"))
-            model = models.BPE.from_file(
-                str(folder / _VOCAB_FILE), str(folder / _MERGES_FILE), unk_token=_UNK
-            )
+            # As the reference has it: a header, then merges, each up to its line break.
+            lines = (folder / _MERGES_FILE).read_text("utf-8").split("\n")[1:-1]
+            merges = [tuple(line.split()) for line in lines if line]
+            model = models.BPE(vocab, merges, unk_token=_UNK)
         except Exception as error:  # the library raises bare Exception
             raise CheckpointError(f"{_VOCAB_FILE} or {_MERGES_FILE} is malformed") from error
         missing = [token for token in (_BOS, _PAD, _EOS, _UNK, _MASK) if token not in vocab]

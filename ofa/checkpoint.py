@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -181,17 +181,20 @@ def _sha256(path: Path) -> str:
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     """Tensors by name as stored, without a trainer's prefix."""
+    # A damaged file makes the readers raise nearly anything.
     try:
         if path.suffix == ".safetensors":
             tensors: dict[str, Tensor] = load_file(path)
         else:
-            tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, SafetensorError) as error:
+            # Files of torch before 1.6 are no zip archives and cannot be mapped.
+            mmap = zipfile.is_zipfile(path)
+            tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except Exception as error:
         raise CheckpointError(
             f"{path.name} is not a weight file that can be read safely"
         ) from error
     if not isinstance(tensors, Mapping) or not all(
-        isinstance(tensor, Tensor) for tensor in tensors.values()
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
     ):
         raise CheckpointError(f"{path.name} must hold tensors by name")
     for prefix in _PREFIXES:
@@ -204,9 +207,8 @@ def _load_model(config: ModelConfig, tensors: dict[str, Tensor]) -> OFAModel:
     with torch.device("meta"):
         model = OFAModel(config)
     expected = model.state_dict()
-    embedding = _take_tied(tensors)
+    tensors[_TIED_NAMES[0]] = tensors[_TIED_NAMES[1]] = _take_tied(tensors).float()
     _take_buffers(config, tensors)
-    tensors[_TIED_NAMES[0]] = tensors[_TIED_NAMES[1]] = embedding
     for name in expected:
         if name.endswith("num_batches_tracked"):
             tensors.setdefault(name, torch.tensor(0))
@@ -224,9 +226,7 @@ def _load_model(config: ModelConfig, tensors: dict[str, Tensor]) -> OFAModel:
                 f"tensor {name} has shape {list(tensors[name].shape)}; "
                 f"config.json asks for {list(meta.shape)}"
             )
-        # The same tensor under two names stays one: `to` returns it unchanged the second time.
         tensors[name] = tensors[name].to(meta.dtype)
-    tensors[_TIED_NAMES[1]] = tensors[_TIED_NAMES[0]]
     model.load_state_dict(tensors, assign=True)
     return model.eval()
 
@@ -244,15 +244,16 @@ def _take_tied(tensors: dict[str, Tensor]) -> Tensor:
 def _take_buffers(config: ModelConfig, tensors: dict[str, Tensor]) -> None:
     """Remove what can be computed, after a look whether it says the same."""
     size = config.image_bucket_size
+    token_pairs = token_buckets(config.token_bucket_size, MAX_TEXT_LENGTH)
+    # Row and column 0 of the reference's buffer are a special slot that text decoding never reads.
+    patch_pairs = F.pad(image_buckets(size, size, size), [1, 0, 1, 0])
     for side in ("encoder", "decoder"):
-        stored = tensors.pop(f"{side}.token_rp_bucket", None)
-        ours = token_buckets(config.token_bucket_size, MAX_TEXT_LENGTH)
-        if stored is not None and not torch.equal(stored.long(), ours):
+        stored = tensors.pop(f"{side}.token_rp_bucket", token_pairs)
+        if not torch.equal(stored, token_pairs):
             raise CheckpointError(f"{side}.token_rp_bucket is not OFA's bucket function")
-        stored = tensors.pop(f"{side}.image_rp_bucket", None)
-        # Row and column 0 are a special slot that text decoding never reads.
-        if stored is not None and not torch.equal(
-            stored[1:, 1:].long(), image_buckets(size, size, size)
+        stored = tensors.pop(f"{side}.image_rp_bucket", patch_pairs)
+        if stored.shape != patch_pairs.shape or not torch.equal(
+            stored[1:, 1:], patch_pairs[1:, 1:]
         ):
             raise CheckpointError(f"{side}.image_rp_bucket is not OFA's bucket function")
     tensors.pop("decoder.image_position_idx", None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ofa.errors import CheckpointError
 from ofa.tasks.captioning import CaptioningTask
 from ofa.tasks.settings import TaskSettings
 
@@ -20,4 +21,6 @@ def load_task(directory: Path) -> CaptioningTask:
         CheckpointError: the folder holds no task, or one that is unknown.
     """
     settings = TaskSettings.load(directory)
+    if settings.task not in TASKS:
+        raise CheckpointError(f"task.json: unknown task {settings.task!r}; run `ofa export` again")
     return TASKS[settings.task](settings, directory)

@@ -1,0 +1,111 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ofa.checkpoint import Checkpoint, load_checkpoint
+from ofa.errors import CheckpointError
+from ofa.export import ExportError, export_generator, option_tensors
+from ofa.options import OPTION_DTYPES, OptionLimits
+from ofa.tokenizer import EnglishTokenizer
+from tests.unit import tiny
+
+LIMITS = OptionLimits(max_beam_size=5, max_length=12)
+
+
+@pytest.fixture
+def checkpoint(checkpoint_folder: Path) -> Checkpoint:
+    return load_checkpoint(checkpoint_folder)
+
+
+def test_an_exported_module_answers_as_the_eager_one(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.pt"
+    report = export_generator(checkpoint, path, LIMITS)
+    tokenizer = EnglishTokenizer(checkpoint.folder)
+    num_prompt_tokens = len(tokenizer.encode(" what does the image describe?", 256))
+    assert report.torch_version == torch.__version__
+    assert report.input_shapes == {
+        "patch_images": [3, 64, 64],
+        "source_ids": [num_prompt_tokens],
+        **{name: [1] for name in OPTION_DTYPES},
+    }
+    assert 0 <= report.score_difference <= 1e-4
+    # Largest options, and a row of smaller ones beside it.
+    rows = [tiny.make_options(beam_size=5, max_length=12), tiny.make_options()]
+    inputs = (
+        tiny.make_pictures(2),
+        torch.tensor([[tiny.BOS, 10, 20, tiny.EOS]] * 2),
+        *option_tensors(rows).values(),
+    )
+    with torch.inference_mode():
+        expected = checkpoint.build_generator()(*inputs)
+        actual = torch.jit.load(str(path))(*inputs)
+    assert torch.equal(actual[0], expected[0])
+    torch.testing.assert_close(actual[1], expected[1], rtol=1e-6, atol=1e-5)
+
+
+def test_an_artefact_holds_the_weights_and_little_else(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """No bias that was computed for some shape, and the embedding once."""
+    path = tmp_path / "model.pt"
+    export_generator(checkpoint, path, LIMITS)
+    state = {id(tensor): tensor for tensor in checkpoint.model.parameters()}
+    weights = sum(tensor.nbytes for tensor in state.values())
+    weights += sum(tensor.nbytes for tensor in checkpoint.model.buffers())
+    assert weights < path.stat().st_size < weights + 400_000
+    assert torch.jit.load(str(path)).bias_shape == [0, 0, 0]
+
+
+def test_limits_that_do_not_fit_are_refused_before_anything_is_written(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckpointError, match="the largest beam size is 1"):
+        export_generator(checkpoint, tmp_path / "model.pt", OptionLimits(1, 8))
+    assert not (tmp_path / "model.pt").exists()
+
+
+def load_and_spoil(name: str, change: float) -> Any:
+    """`torch.jit.load`, but one weight differs from what was saved."""
+    load = torch.jit.load
+
+    def spoiled(path: str) -> torch.jit.ScriptModule:
+        module: torch.jit.ScriptModule = load(path)
+        with torch.no_grad():
+            dict(module.named_parameters())[name].add_(change)
+        return module
+
+    return spoiled
+
+
+def test_other_tokens_are_noticed(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil = load_and_spoil("decoder.layers.1.cross_attn.c_attn", -2.0)
+    monkeypatch.setattr(torch.jit, "load", spoil)
+    with pytest.raises(ExportError, match="answers a test picture with other tokens"):
+        export_generator(checkpoint, tmp_path / "model.pt", LIMITS)
+
+
+def test_other_scores_are_noticed(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil = load_and_spoil("decoder.layer_norm.weight", 0.002)
+    monkeypatch.setattr(torch.jit, "load", spoil)
+    with pytest.raises(ExportError, match=r"scores differ by 0\.\d+; the limit is 0\.0001"):
+        export_generator(checkpoint, tmp_path / "model.pt", LIMITS)
+
+
+def test_option_tensors_are_columns_in_the_generators_order() -> None:
+    rows = [tiny.make_options(beam_size=4, temperature=0.5), tiny.make_options(min_length=2)]
+    tensors = option_tensors(rows)
+    assert list(tensors) == list(OPTION_DTYPES)
+    assert {tuple(tensor.shape) for tensor in tensors.values()} == {(2, 1)}
+    assert tensors["beam_size"].dtype == torch.int32
+    assert tensors["temperature"].dtype == torch.float32
+    assert tensors["beam_size"].tolist() == [[4], [3]]
+    assert tensors["temperature"].tolist() == [[0.5], [1.0]]
+    assert tensors["min_length"].tolist() == [[1], [2]]

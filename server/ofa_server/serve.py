@@ -178,7 +178,8 @@ def _wait_until_ready(
             try:
                 client.infer(name, inputs, client_timeout=max(1.0, deadline - time.monotonic()))
             except InferenceServerException as error:
-                raise ServerError(f"the warm-up of {name} failed: {error.message()}") from error
+                reason = error.message().splitlines()[0]
+                raise ServerError(f"the warm-up of {name} failed: {reason}") from error
     return stubs
 
 

@@ -1,0 +1,61 @@
+"""One made-up checkpoint, exported once, and one server that most tests share."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tritonclient.grpc as grpcclient
+
+from tests.reference.checkpoints import RECIPES, Calibration, write_checkpoint
+from tests.server.processes import OFA, ServeProcess, end_of, serving
+
+SHARED_SERVERS = ("server", "stand_in_server")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[Any]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Shows the logs of the servers that a failed test has used."""
+    report = yield
+    if report.failed:
+        arguments: dict[str, Any] = getattr(item, "funcargs", {})
+        logs = [arguments[name].log for name in SHARED_SERVERS if name in arguments]
+        if "tmp_path" in arguments:
+            logs.extend(sorted(arguments["tmp_path"].glob("*.log")))
+        report.sections.extend((f"end of {log.name}", end_of(log)) for log in logs)
+    return report
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small checkpoint whose captions differ between pictures, in ModelScope's layout."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "small"
+    recipe = RECIPES["small"]
+    settings = {"patch_image_size": 96, "beam_search": {"beam_size": 5, "max_len_b": 12}}
+    write_checkpoint(folder, recipe, Calibration.load(recipe), settings)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def repository(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `ofa export` makes of it."""
+    folder = tmp_path_factory.mktemp("repository")
+    subprocess.run([OFA, "export", checkpoint, "--repository", folder], check=True, timeout=180)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
+    with serving(repository, tmp_path_factory.mktemp("logs") / "shared.log") as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: ServeProcess) -> Iterator[grpcclient.InferenceServerClient]:
+    with grpcclient.InferenceServerClient(server.grpc_address) as connected:
+        yield connected

@@ -1,0 +1,135 @@
+"""`ofa serve` as a child of the tests: started on free ports, watched, always stopped."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+START_DEADLINE_S = 300
+STOP_DEADLINE_S = 60
+OFA = Path(sys.executable).with_name("ofa")
+
+LOG_LINES = 60
+
+
+def end_of(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+def wait_until(condition: Callable[[], bool], what: str, deadline_s: float) -> None:
+    end = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < end, f"{what}: not within {deadline_s:g} s"
+        time.sleep(0.1)
+
+
+@dataclass
+class ServeProcess:
+    """One `ofa serve`; its output and Triton's are in `log`."""
+
+    repository: Path
+    log: Path
+    ports: list[int] = field(default_factory=lambda: free_ports(3))
+
+    def start(self) -> None:
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [OFA, "serve", "--repository", self.repository, *self.port_arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def port_arguments(self) -> list[str]:
+        flags = ("--grpc-port", "--http-port", "--metrics-port")
+        pairs = zip(flags, map(str, self.ports), strict=True)
+        return [word for pair in pairs for word in pair]
+
+    @property
+    def grpc_address(self) -> str:
+        return f"127.0.0.1:{self.ports[0]}"
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    @property
+    def is_ready(self) -> bool:
+        return any(line.startswith("ready: ") for line in self.output.splitlines())
+
+    def wait_until_ready(self) -> None:
+        wait_until(
+            lambda: self.is_ready or self.process.poll() is not None, "ready", START_DEADLINE_S
+        )
+        assert self.process.poll() is None, f"ofa serve has ended:\n{end_of(self.log)}"
+
+    def wait_until_stopped(self) -> int:
+        return self.process.wait(STOP_DEADLINE_S)
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            self.wait_until_stopped()
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+@contextmanager
+def serving(repository: Path, log: Path) -> Iterator[ServeProcess]:
+    server = ServeProcess(repository, log)
+    server.start()
+    try:
+        server.wait_until_ready()
+        yield server
+    finally:
+        server.stop()
+
+
+def descendants(pid: int) -> dict[int, list[str]]:
+    """Command lines of all processes below a process, zombies left out."""
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if state != "Z":
+            parents[int(stat.parent.name)] = int(parent)
+    found, generation = dict[int, list[str]](), {pid}
+    while generation := {child for child, parent in parents.items() if parent in generation}:
+        for child in generation:
+            command = Path(f"/proc/{child}/cmdline").read_bytes().decode().split("\0")
+            found[child] = command
+    return found
+
+
+def stub_pid(server: ServeProcess, instance: str) -> int:
+    """The process that runs one instance of a model (`caption_preprocess_0_0`)."""
+    [pid] = [pid for pid, command in descendants(server.process.pid).items() if instance in command]
+    return pid
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False

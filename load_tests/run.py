@@ -37,7 +37,7 @@ def main() -> int:
         except InferenceServerException as error:
             print(f"{server} does not answer: {error.message()}", file=sys.stderr)
             return 1
-    print("Triton's own means, in milliseconds a request:\n")
+    print("\nTriton's own means, in milliseconds a request:\n")
     print(format_table(subtract(after, before)))
     return exit_code
 
@@ -67,12 +67,19 @@ def own_server(repository: Path) -> Iterator[str]:
     """Yield HOST:PORT of a server that is stopped at the end of the block."""
     # Not needed, and not installed, where only a client runs.
     from ofa_server.background import running_server
+    from ofa_server.errors import ServerError
 
-    log = Path("build/load-server.log")
-    print(f"starting a server; its log is {log}", flush=True)
-    with running_server(repository, log) as server:
-        yield server
-        print("stopping the server", flush=True)
+    try:
+        with running_server(repository, Path("build/load-server.log"), show_progress) as server:
+            print()
+            yield server
+            print("stopping Triton", flush=True)
+    except ServerError as error:
+        sys.exit(f"\n{error}")
+
+
+def show_progress(seconds: float) -> None:
+    print(f"\rstarting Triton: {seconds:.0f} s", end="", flush=True)
 
 
 def run_locust(server: str, arguments: argparse.Namespace) -> int:

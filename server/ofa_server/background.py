@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -13,15 +14,20 @@ from ofa_server.errors import ServerError
 
 #: More than `ofa serve` allows Triton for ending its requests.
 _STOP_TIMEOUT_S = 60
+_POLL_INTERVAL_S = 0.5
+_NUM_LOG_LINES = 15
 
 
 @contextmanager
-def running_server(repository: Path, log: Path) -> Iterator[str]:
+def running_server(
+    repository: Path, log: Path, on_wait: Callable[[float], None] = lambda _: None
+) -> Iterator[str]:
     """Starts a server on free loopback ports, and stops it at the end of the block.
 
     Args:
         repository: folder of models, as `ofa export` writes it.
-        log: file for everything that Triton and `ofa serve` say.
+        log: file for everything that `ofa serve` and Triton say.
+        on_wait: told the seconds since the start, twice a second until the server is ready.
 
     Yields:
         HOST:PORT of the gRPC port, once the server is ready.
@@ -38,27 +44,35 @@ def running_server(repository: Path, log: Path) -> Iterator[str]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as log_file:
         server = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log_file, text=True
+            command, stdin=subprocess.DEVNULL, stdout=log_file, stderr=subprocess.STDOUT
         )
     try:
-        _wait_until_ready(server, log)
+        _wait_until_ready(server, log, on_wait)
         yield f"127.0.0.1:{grpc_port}"
     finally:
         server.terminate()
         try:
-            server.communicate(timeout=_STOP_TIMEOUT_S)
+            server.wait(_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             server.kill()
-            server.communicate()
+            server.wait()
 
 
-def _wait_until_ready(server: subprocess.Popen[str], log: Path) -> None:
-    # `ofa serve` has a deadline of its own for becoming ready, and its output ends with it.
-    for line in server.stdout or ():
-        if line.startswith("ready"):
+def _wait_until_ready(
+    server: subprocess.Popen[bytes], log: Path, on_wait: Callable[[float], None]
+) -> None:
+    start = time.monotonic()
+    # No deadline: `ofa serve` has one of its own, and ends when it is over.
+    while True:
+        has_ended = server.poll() is not None
+        lines = log.read_text(errors="replace").splitlines()
+        if has_ended:
+            last_lines = "\n".join(lines[-_NUM_LOG_LINES:])
+            raise ServerError(f"the server did not start; the end of {log}:\n{last_lines}")
+        if any(line.startswith("ready: ") for line in lines):
             return
-    last_lines = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-    raise ServerError(f"the server did not start; the end of {log}:\n{last_lines}")
+        on_wait(time.monotonic() - start)
+        time.sleep(_POLL_INTERVAL_S)
 
 
 def _free_ports(count: int) -> list[int]:

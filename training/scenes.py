@@ -13,7 +13,7 @@ import numpy as np
 from training.things import Thing
 
 # Longer side of a thing by the number of things in the picture.
-SIZE_RANGES = {1: (0.42, 0.80), 2: (0.32, 0.50), 3: (0.27, 0.38)}
+SIZE_RANGES = {1: (0.40, 0.70), 2: (0.32, 0.50), 3: (0.27, 0.38)}
 # Two centres: the smaller of the two distances is at most this share of the larger,
 # so nobody can doubt whether "left of" or "above" is meant.
 MAX_SLANT = 0.6

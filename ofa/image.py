@@ -18,9 +18,16 @@ from ofa.errors import InvalidImageError
 MAX_IMAGE_BYTES = 10_485_760
 MAX_IMAGE_SIDE = 3000
 
-#: What is decoded. Pillow knows more, among them formats that run other programs or that only few
-#: decoders read safely; a caption service has no use for them.
-IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+#: Scans that a JPEG may be built up from; encoders use about ten. Every scan is a pass over all
+#: pixels, so a small file of many scans would keep a decoder busy for an hour. libtiff, which
+#: decodes JPEG inside TIFF, has the same limit.
+MAX_JPEG_SCANS = 100
+_START_OF_SCAN = b"\xff\xda"
+
+#: What is decoded. Pillow knows more, among them formats that run other programs, that only few
+#: decoders read safely, or that take minutes over a file of comments (PPM); a caption service has
+#: no use for them.
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 # Pillow's own guard warns at 89 megapixels, far above MAX_IMAGE_SIDE, which is checked from the
 # header before a pixel is decoded.
@@ -34,7 +41,7 @@ def decode_image(image_bytes: bytes) -> Image.Image:
     dropped without compositing. The reference does the same for a path.
 
     Raises:
-        InvalidImageError: empty or too many bytes, not a picture, too many pixels, or broken.
+        InvalidImageError: empty, over a limit, not a picture, or broken.
     """
     if not image_bytes:
         raise InvalidImageError("image is empty (0 bytes)")
@@ -57,6 +64,12 @@ def decode_image(image_bytes: bytes) -> Image.Image:
         )
     if min(width, height) == 0:
         raise InvalidImageError(f"image is {width} x {height} pixels; it has none")
+    if image.format in ("JPEG", "MPO"):
+        num_scans = image_bytes.count(_START_OF_SCAN)
+        if num_scans > MAX_JPEG_SCANS:
+            raise InvalidImageError(
+                f"image has {num_scans:,} JPEG scans; the limit is {MAX_JPEG_SCANS}"
+            )
     try:
         return ImageOps.exif_transpose(image).convert("RGB")
     except Exception as error:

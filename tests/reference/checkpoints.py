@@ -54,6 +54,7 @@ class Recipe:
         name: Its folder, and the name of its calibration constants.
         config: What `config.json` says beside the flags that all published sizes share.
         seed: Of the weights' stream.
+        eos_rate: Share of the steps in which the end token shall be the likeliest.
         calibration: Name of the recipe whose constants are used, when not its own.
         num_entries: Size of the vocabulary without the 9,192 code and bin tokens.
         float16: Whether the weights are stored as float16.
@@ -64,6 +65,7 @@ class Recipe:
     name: str
     config: Mapping[str, Any]
     seed: int
+    eos_rate: float = 1 / 16
     calibration: str = ""
     num_entries: int = 50265
     float16: bool = False
@@ -129,7 +131,7 @@ _SMALL = _size(128, 4, (2, 3), "resnet18")
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe("tiny", _size(256, 4, (4, 4), "resnet50"), seed=11),
+        Recipe("tiny", _size(256, 4, (4, 4), "resnet50"), seed=11, eos_rate=1 / 40),
         Recipe("medium", _size(512, 8, (4, 4), "resnet101"), seed=2),
         Recipe("base", _size(768, 12, (6, 6), "resnet101"), seed=3),
         Recipe("large", _size(1024, 16, (12, 12), "resnet152"), seed=4),

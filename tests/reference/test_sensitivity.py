@@ -56,7 +56,10 @@ def _rewrite_search(old: str, new: str) -> Break:
 
 
 def _bilinear(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image.Resampling, "BICUBIC", Image.Resampling.BILINEAR)
+    resize = Image.Image.resize
+    monkeypatch.setattr(
+        Image.Image, "resize", lambda image, size, _: resize(image, size, Image.Resampling.BILINEAR)
+    )
 
 
 def _no_exif_turn(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:

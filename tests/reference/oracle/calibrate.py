@@ -29,7 +29,6 @@ from tests.reference.draw_pictures import FOLDER
 from tests.reference.oracle.pipeline import build_pipeline
 
 PICTURES = ("scene.jpg", "portrait.jpg", "turned.jpg", "palette.png", "cmyk.jpg", "alpha.png")
-EOS_RATE = 1 / 16
 
 
 @torch.inference_mode()
@@ -58,8 +57,8 @@ def _measure_picture_path(
     return statistics.numpy(), bias.numpy()
 
 
-def _measure_eos_prior(pipeline: Any, pictures: list[str]) -> float:
-    """The prior with which the end token is the likeliest in `EOS_RATE` of the steps."""
+def _measure_eos_prior(pipeline: Any, pictures: list[str], rate: float) -> float:
+    """The prior with which the end token is the likeliest in this share of the steps."""
     model = pipeline.model.model
     row_prior = model.decoder.output_projection.weight[EOS_ID, 0].item() * PRIOR_GAIN
     gaps: list[torch.Tensor] = []
@@ -76,7 +75,7 @@ def _measure_eos_prior(pipeline: Any, pictures: list[str]) -> float:
     for picture in pictures:
         pipeline(picture)
     # The first step's rows are copies of one another, which is true of all recipes alike.
-    return float(torch.cat(gaps).quantile(EOS_RATE))
+    return float(torch.cat(gaps).quantile(rate))
 
 
 def calibrate(recipe: Recipe) -> Calibration:
@@ -91,7 +90,7 @@ def calibrate(recipe: Recipe) -> Calibration:
         [pipeline.preprocess(picture)["net_input"]["patch_images"] for picture in pictures]
     )
     statistics, bias = _measure_picture_path(pipeline, patch_images)
-    eos_prior = _measure_eos_prior(pipeline, pictures[:4])
+    eos_prior = _measure_eos_prior(pipeline, pictures[:4], recipe.eos_rate)
     calibration = dataclasses.replace(
         start, statistics=statistics, image_proj_bias=bias, eos_prior=eos_prior
     )

@@ -204,9 +204,9 @@ def advance(
         rules,
     )
 
-    # The first beam_size candidates that do not end here, in rank order. Of 2 * beam_size at most
-    # beam_size can be EOS, one a beam.
-    order = rank + 2 * num_beams * (is_eos | (rank >= 2 * beam_size)).long()
+    # The first beam_size candidates that do not end here, in rank order. They are among the first
+    # 2 * beam_size, of which at most beam_size can be EOS, one a beam.
+    order = rank + 2 * num_beams * is_eos.long()
     chosen = order.topk(num_beams, dim=1, largest=False).indices  # [B, K]
     beams = candidate_beams.gather(1, chosen)
     is_live = torch.arange(num_beams, device=log_probs.device) < beam_size
@@ -288,7 +288,6 @@ def best_hypotheses(
     scores, order = state.finished_scores[:, :num_beams].sort(dim=1, descending=True, stable=True)
     scores, order = scores[:, :most], order[:, :most]
     unwanted = torch.arange(most, device=scores.device) >= num_captions[:, None]
-    unwanted = unwanted | (scores == float("-inf"))
     history = order[:, :, None].expand(-1, -1, state.totals.size(2))
     token_ids = state.finished_tokens.gather(1, history).masked_fill(unwanted[:, :, None], pad_id)
     log_probs = state.finished_log_probs.gather(1, history).masked_fill(unwanted[:, :, None], 0.0)

@@ -27,14 +27,23 @@ Network = Callable[[list[int]], list[float]]
 
 
 def make_network(seed: int, vocab_size: int = VOCAB_SIZE) -> Network:
-    """Log-probabilities that depend on the whole history; some networks like EOS, some hate it."""
-    eos_bonus = random.Random(seed).choice([-3.0, 0.0, 2.0, 4.0])
+    """Log-probabilities that depend on the whole history.
+
+    Some networks like EOS, some hate it, and some know but a few tokens, so that beams die.
+    """
+    character = random.Random(seed)
+    eos_bonus = character.choice([-3.0, 0.0, 2.0, 4.0])
+    unknown = []
+    if character.random() < 0.3:
+        others = [token for token in range(vocab_size) if token != EOS]
+        unknown = character.sample(others, vocab_size - character.randint(2, 5))
 
     def next_log_probs(history: list[int]) -> list[float]:
         numbers = np.random.default_rng([seed, *history])
         logits = numbers.normal(0, 2, vocab_size)
         logits[EOS] += eos_bonus
         log_probs = logits - np.log(np.exp(logits).sum())
+        log_probs[unknown] = -np.inf
         if numbers.random() < 0.1:
             log_probs[numbers.integers(0, vocab_size, 4)] = -np.inf
         if numbers.random() < 0.1:
@@ -204,6 +213,28 @@ def test_the_search_ends_with_the_last_wanted_hypothesis() -> None:
     assert token_ids.shape == (1, 3, 2)  # EOS at once, and after either of the next best tokens
     assert max(networks_asked) == 2
     assert scores.isfinite().all()
+
+
+def test_a_row_that_is_out_of_length_does_not_keep_the_batch() -> None:
+    """Even if it found fewer answers than it has beams."""
+
+    def two_words(history: list[int]) -> list[float]:
+        log_probs = [-np.inf] * VOCAB_SIZE
+        log_probs[EOS], log_probs[7] = -0.7, -0.7
+        return log_probs
+
+    asked: list[int] = []
+
+    def eager_to_end(history: list[int]) -> list[float]:
+        asked.append(len(history))
+        log_probs = [-9.0 - token for token in range(VOCAB_SIZE)]
+        log_probs[EOS] = -0.1
+        return log_probs
+
+    rows = [options(beam_size=4, max_length=1), options(beam_size=4, max_length=8)]
+    _, scores, _ = search([two_words, eager_to_end], rows, RULES)
+    assert scores.isfinite().sum(1).tolist() == [2, 4]
+    assert max(asked) == 2
 
 
 def test_fewer_captions_than_beams_are_the_first_of_all() -> None:

@@ -186,11 +186,15 @@ def test_every_row_counts_its_own_prompt(tiny_model: OFAModel) -> None:
     """The reference counts a padded prompt's padding too; a row must not depend on neighbours."""
     short, long = [BOS, 10, EOS], [BOS, 10, 20, 30, 40, EOS]
     source_ids = torch.tensor([short + [PAD] * 3, long])
-    rows = [make_options(max_length=1, no_repeat_ngram_size=0)] * 2
-    pictures = tiny.make_pictures(2)
-    for search in (SearchConfig(max_length_a=1.0), SearchConfig(match_source_length=True)):
+    rows = [make_options(max_length=1, no_repeat_ngram_size=0, beam_size=1)] * 2
+    pictures = tiny.make_pictures(6)[[1, 3]]  # two that make long answers
+    for search, lengths in (
+        (SearchConfig(max_length_a=1.0), [3 + 1, 6 + 1]),
+        (SearchConfig(match_source_length=True), [3 - 1, 6 - 1]),
+    ):
         generator = tiny.make_generator(tiny_model, search)
         both = run(generator, pictures, source_ids, rows)
+        assert (both[0] != PAD).sum(2).flatten().tolist() == [length + 1 for length in lengths]
         assert_same_row(both, run(generator, pictures[:1], torch.tensor([short]), rows[:1]), 0)
         assert_same_row(both, run(generator, pictures[1:], torch.tensor([long]), rows[1:]), 1)
 

@@ -310,6 +310,8 @@ def test_interpolated_positions_stretch_the_grid_over_larger_pictures() -> None:
         assert torch.equal(
             fitting[:9], encoder.image_pos_ln(weights[[1, 2, 3, 7, 8, 9, 13, 14, 15]])
         )
+        smaller = encoder.position_states(2, 2, prompt_length=4)
+        assert torch.equal(smaller[:4], encoder.image_pos_ln(weights[[1, 2, 7, 8]]))
         table = [[weights[6 * row + column + 1] for column in range(3)] for row in range(3)]
         larger = encoder.position_states(5, 5, prompt_length=4)
         expected = encoder.image_pos_ln(torch.stack(stretched(table, 5)))

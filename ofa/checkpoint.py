@@ -76,10 +76,11 @@ class Checkpoint:
                 )
         longest = limits.max_length
         longest += int(config.search.max_length_a * (config.max_source_length + 2))
-        if longest >= self.model.config.max_position_embeddings:
+        num_positions = min(self.model.config.max_position_embeddings, MAX_TEXT_LENGTH)
+        if longest >= num_positions:
             raise CheckpointError(
                 f"the largest length is {longest}; the position table allows up to "
-                f"{self.model.config.max_position_embeddings - 1}"
+                f"{num_positions - 1}"
             )
         settings = TaskSettings(
             task=config.task,

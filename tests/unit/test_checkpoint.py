@@ -424,3 +424,27 @@ def test_limits_that_do_not_fit_are_refused(
         checkpoint.build_task(limits)
     assert str(caught.value) == message
     checkpoint.build_task(OptionLimits(max_beam_size=9, max_length=63))
+
+
+def test_a_length_that_grows_with_the_prompt_counts_its_longest(checkpoint_folder: Path) -> None:
+    change_json(
+        checkpoint_folder / "configuration.json",
+        lambda c: c["model"].update(
+            max_src_length=20, beam_search={"max_len_a": 2.5, "max_len_b": 8}
+        ),
+    )
+    checkpoint = load_checkpoint(checkpoint_folder)
+    checkpoint.build_task(OptionLimits(5, 8))  # 8 + 2.5 * (20 + 2) = 63
+    with pytest.raises(CheckpointError, match="the largest length is 64"):
+        checkpoint.build_task(OptionLimits(5, 9))
+
+
+def test_bucket_distances_bound_a_longer_position_table(
+    tmp_path: Path, tokenizer_folder: Path
+) -> None:
+    model = tiny.make_model(tiny.make_config(max_position_embeddings=1100))
+    tiny.write_checkpoint(tmp_path, model, tokenizer_folder)
+    checkpoint = load_checkpoint(tmp_path)
+    checkpoint.build_task(OptionLimits(3, 1023))
+    with pytest.raises(CheckpointError, match="the position table allows up to 1023"):
+        checkpoint.build_task(OptionLimits(3, 1024))

@@ -8,6 +8,7 @@ from ofa.model import ModelConfig, OFAModel
 from ofa.model.attention import Attention
 from ofa.model.config import RESNET_BLOCKS
 from ofa.model.kv_cache import make_cache, reorder_cache
+from ofa.model.positions import image_buckets, token_buckets
 from ofa.model.resnet import ResNet
 from tests.unit import tiny
 from tests.unit.tiny import BOS, EOS, PAD
@@ -279,6 +280,65 @@ def test_a_shared_bias_equals_the_same_bias_in_every_layer() -> None:
     with torch.inference_mode():
         inputs = (pixels(2), source([10, 20], [10]), ANSWERS)
         assert_same_logits(shared(*inputs), own(*inputs))
+
+
+@pytest.mark.parametrize(("row", "part"), [(0, slice(4, 9)), (1, slice(0, 4))])
+def test_text_and_picture_have_types_of_their_own(row: int, part: slice) -> None:
+    encoder = tiny.make_model(tiny.make_config()).encoder
+    source_ids = source([10, 20, 30])
+    with torch.inference_mode():
+        embedded, _, _ = encoder.embed(pixels(1, size=32), source_ids)
+        encoder.type_embedding.weight[row, 0] += 1
+        changed, _, _ = encoder.embed(pixels(1, size=32), source_ids)
+    places = (embedded != changed).any(-1)[0].nonzero().flatten().tolist()
+    assert places == list(range(9))[part]
+
+
+def test_the_encoders_bias_is_relative_within_text_and_within_the_picture() -> None:
+    encoder = tiny.make_model(tiny.make_config()).encoder
+    height, width, length = 2, 3, 4
+    num_patches = height * width
+    with torch.inference_mode():
+        positions = encoder.position_states(height, width, length)
+        absolute = encoder.absolute_bias(
+            encoder.pos_q_linear(positions), encoder.pos_k_linear(positions)
+        )
+        bias = encoder.attention_bias(positions, height, width)
+        for layer in range(2):
+            expected = absolute.clone()
+            image_table = encoder.image_rel_pos_table_list[layer].weight
+            text_table = encoder.token_rel_pos_table_list[layer].weight
+            patches = image_table[image_buckets(6, height, width)].permute(2, 0, 1)
+            tokens = text_table[token_buckets(256, length)].permute(2, 0, 1)
+            expected[:, :num_patches, :num_patches] += patches
+            expected[:, num_patches:, num_patches:] += tokens
+            torch.testing.assert_close(bias[layer], expected)
+
+
+def test_every_encoder_layer_adds_its_own_bias(tiny_model: OFAModel) -> None:
+    encoder, source_ids = tiny_model.encoder, source([10, 20])
+    numbers = torch.Generator().manual_seed(0)
+    with torch.inference_mode():
+        x, height, width = encoder.embed(pixels(1), source_ids)
+        padding = encoder.padding_mask(source_ids, height * width)
+        bias = torch.randn(2, 4, x.size(1), x.size(1), generator=numbers)
+        expected = encoder.layers[1](encoder.layers[0](x, bias[0]), bias[1])
+        hidden = encoder.run_layers(x, padding, bias)
+    torch.testing.assert_close(hidden, encoder.layer_norm(expected))
+
+
+def test_the_decoders_bias_is_relative_in_every_layer() -> None:
+    decoder = tiny.make_model(tiny.make_config()).decoder
+    with torch.inference_mode():
+        positions = decoder.pos_ln(decoder.embed_positions.weight[:5])
+        absolute = decoder.absolute_bias(
+            decoder.self_pos_q_linear(positions), decoder.self_pos_k_linear(positions)
+        )
+        bias = decoder.self_attention_bias(5)
+        for layer in range(2):
+            table = decoder.token_rel_pos_table_list[layer].weight
+            relative = table[token_buckets(256, 5)].permute(2, 0, 1)
+            torch.testing.assert_close(bias[layer], absolute + relative)
 
 
 def stretched(table: list[list[Tensor]], size: int) -> list[Tensor]:

@@ -14,14 +14,14 @@ RUN = Path(__file__).parents[2] / "load_tests" / "run.py"
 
 
 def run_load(server: str, pictures: Path) -> subprocess.CompletedProcess[str]:
-    settings = ["--users", "4", "--seconds", "2", "--pictures", str(pictures)]
+    settings = ["--users", "4", "--seconds", "2", "--timeout", "300", "--pictures", str(pictures)]
     return subprocess.run(
         [sys.executable, RUN, "--server", server, *settings],
         check=False,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=240,
+        timeout=600,
     )
 
 

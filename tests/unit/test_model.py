@@ -324,7 +324,7 @@ def test_every_encoder_layer_adds_its_own_bias(tiny_model: OFAModel) -> None:
         bias = torch.randn(2, 4, x.size(1), x.size(1), generator=numbers)
         expected = encoder.layers[1](encoder.layers[0](x, bias[0]), bias[1])
         hidden = encoder.run_layers(x, padding, bias)
-    torch.testing.assert_close(hidden, encoder.layer_norm(expected))
+        torch.testing.assert_close(hidden, encoder.layer_norm(expected))
 
 
 def test_the_decoders_bias_is_relative_in_every_layer() -> None:

@@ -12,6 +12,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import tritonclient.grpc as grpcclient
+from tritonclient.utils import InferenceServerException
+
+from ofa_server.installation import find_installation
+
 START_DEADLINE_S = 300
 STOP_DEADLINE_S = 60
 OFA = Path(sys.executable).with_name("ofa")
@@ -132,4 +137,64 @@ def is_alive(pid: int) -> bool:
         os.kill(pid, 0)
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+@dataclass
+class BareTriton:
+    """A tritonserver without `ofa serve`, for models that are no ensemble or do not load."""
+
+    address: str
+    log: Path
+
+
+@contextmanager
+def bare_triton(repository: Path, scratch: Path, python_bin: Path) -> Iterator[BareTriton]:
+    """Runs Triton over models of which some may fail to load.
+
+    Args:
+        repository: folder of models.
+        scratch: folder for backends and log.
+        python_bin: folder of the `python3` whose packages the models get.
+    """
+    installation = find_installation()
+    environment = installation.environment()
+    environment["PATH"] = f"{python_bin}{os.pathsep}{environment['PATH']}"
+    (scratch / "backends").mkdir()
+    backends = installation.prepare_backends(scratch / "backends")
+    grpc_port, http_port, metrics_port = free_ports(3)
+    command = [
+        installation.binary,
+        f"--model-repository={repository}",
+        f"--backend-directory={backends}",
+        "--disable-auto-complete-config",
+        "--exit-on-error=false",
+        "--strict-readiness=false",
+        *(f"--{kind}-address=127.0.0.1" for kind in ("grpc", "http", "metrics")),
+        f"--grpc-port={grpc_port}",
+        f"--http-port={http_port}",
+        f"--metrics-port={metrics_port}",
+    ]
+    triton = BareTriton(f"127.0.0.1:{grpc_port}", scratch / "triton.log")
+    with triton.log.open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        with grpcclient.InferenceServerClient(triton.address) as client:
+            wait_until(
+                lambda: process.poll() is not None or is_live(client), "Triton", START_DEADLINE_S
+            )
+        assert process.poll() is None, f"Triton has ended:\n{end_of(triton.log)}"
+        yield triton
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_DEADLINE_S)
+        finally:
+            process.kill()
+
+
+def is_live(client: grpcclient.InferenceServerClient) -> bool:
+    try:
+        return bool(client.is_server_live(client_timeout=5))
+    except InferenceServerException:
         return False

@@ -123,7 +123,7 @@ def _forward_arguments(module: torch.jit.ScriptModule) -> list[tuple[str, str]]:
     if not module._c._has_method("forward"):
         raise ConfigError("the model has no method forward")
     schema = module._c._get_method("forward").schema
-    return [(argument.name, str(argument.type)) for argument in schema.arguments[1:]]
+    return [(argument.name, argument.type.str()) for argument in schema.arguments[1:]]
 
 
 def _apply_settings(config: PytorchConfig) -> None:

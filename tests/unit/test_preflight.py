@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from ofa_server import installation, preflight, shared_memory
+from ofa_server.errors import ServerError
+from ofa_server.installation import Installation, find_installation
+from ofa_server.model_configs import read_configs
+from tests.server.echo_repository import write_echo_repository
+
+
+@pytest.fixture
+def echo_repository(tmp_path: Path) -> Path:
+    return write_echo_repository(tmp_path / "repository")
+
+
+# The repository -----------------------------------------------------------------------------------
+
+
+def test_a_missing_repository_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ServerError, match="there is no model repository"):
+        read_configs(tmp_path / "nowhere")
+
+
+def test_a_repository_without_an_ensemble_is_refused(echo_repository: Path) -> None:
+    (echo_repository / "echo" / "config.pbtxt").write_text('backend: "python"')
+    (echo_repository / "echo" / "1" / "model.py").touch()
+    with pytest.raises(ServerError, match="holds no ensemble to serve"):
+        read_configs(echo_repository)
+
+
+def test_what_a_killed_export_left_is_named(echo_repository: Path) -> None:
+    (echo_repository / ".export-caption").mkdir()
+    with pytest.raises(ServerError, match=r"\.export-caption has no config\.pbtxt"):
+        read_configs(echo_repository)
+
+
+def test_a_broken_configuration_is_named(echo_repository: Path) -> None:
+    (echo_repository / "echo_member" / "config.pbtxt").write_text("max_batch_size: many")
+    with pytest.raises(ServerError, match=r"echo_member/config\.pbtxt cannot be parsed"):
+        read_configs(echo_repository)
+
+
+def test_a_missing_file_of_a_version_is_named(echo_repository: Path) -> None:
+    (echo_repository / "echo_member" / "1" / "model.py").unlink()
+    with pytest.raises(ServerError, match=r"echo_member/1 has no model\.py"):
+        read_configs(echo_repository)
+
+
+def test_a_model_without_a_version_is_named(echo_repository: Path) -> None:
+    (echo_repository / "echo" / "1").rmdir()
+    with pytest.raises(ServerError, match="echo has no version"):
+        read_configs(echo_repository)
+
+
+def test_a_missing_member_is_named(echo_repository: Path) -> None:
+    member = echo_repository / "echo_member"
+    member.rename(echo_repository / "other")
+    with pytest.raises(ServerError, match="echo needs the model echo_member, which is missing"):
+        read_configs(echo_repository)
+
+
+# The machine --------------------------------------------------------------------------------------
+
+
+def test_without_any_triton_it_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(installation.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ServerError, match="pip install --no-deps nvidia-pytriton"):
+        find_installation()
+
+
+def fake_triton(folder: Path, *, with_pytorch: bool) -> Path:
+    """The layout of NVIDIA's image."""
+    for name in ("bin/tritonserver", "backends/python/triton_python_backend_stub"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch(mode=0o755)
+    if with_pytorch:
+        (folder / "backends" / "pytorch").mkdir()
+        (folder / "backends" / "pytorch" / "libtriton_pytorch.so").touch()
+    return folder / "bin"
+
+
+def test_a_tritonserver_on_path_is_used_with_its_own_backends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(fake_triton(tmp_path / "opt", with_pytorch=True)))
+    found = find_installation()
+    assert found.binary == tmp_path / "opt" / "bin" / "tritonserver"
+    assert found.prepare_backends(tmp_path) == tmp_path / "opt" / "backends"
+
+
+def test_the_stand_in_takes_the_place_of_a_missing_pytorch_backend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(fake_triton(tmp_path / "opt", with_pytorch=False)))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    assert find_installation().prepare_backends(scratch) == scratch
+    assert (scratch / "pytorch" / "model.py").is_file()
+    assert (scratch / "python" / "triton_python_backend_stub").is_file()
+
+
+def test_numpy_2_is_refused_for_the_server_of_the_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "version", lambda name: "2.4.6")
+    with pytest.raises(ServerError, match=r"needs numpy below 2, and 2\.4\.6 is installed"):
+        preflight.check_numpy(find_installation())
+
+
+def test_a_stub_for_another_python_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ldd = tmp_path / "ldd"
+    ldd.write_text("#!/bin/sh\necho '	libpython3.12.so.1.0 => /lib/libpython3.12.so.1.0'\n")
+    ldd.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(ServerError, match=r"runs models with Python 3\.12; ofa is installed for"):
+        preflight.check_libraries(find_installation())
+
+
+def test_a_taken_port_is_refused() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ServerError, match=f"gRPC port {port} on 127.0.0.1 cannot be used"):
+            preflight.check_ports("127.0.0.1", {"gRPC": port})
+
+
+def test_one_port_for_two_purposes_is_refused() -> None:
+    with pytest.raises(ServerError, match="the ports must differ: 8001, 8001"):
+        preflight.check_ports("127.0.0.1", {"gRPC": 8001, "HTTP": 8001})
+
+
+# Shared memory ------------------------------------------------------------------------------------
+
+MIB = 2**20
+
+
+def test_the_need_for_shared_memory_follows_from_the_largest_requests(
+    echo_repository: Path,
+) -> None:
+    configs = read_configs(echo_repository)
+    assert shared_memory.needed_shared_memory(configs, stand_in=True) == 2 * MIB
+    with (echo_repository / "echo_member" / "config.pbtxt").open("a") as config:
+        config.write(
+            'model_warmup { name: "picture"  batch_size: 1\n'
+            '  inputs { key: "image"  value { data_type: TYPE_STRING  dims: [ 1 ] } }\n'
+            '  inputs { key: "pixels"  value { data_type: TYPE_FP32  dims: [ 3, 512, 512 ] } } }\n'
+        )
+    configs = read_configs(echo_repository)
+    # Two stubs; a picture of at most 10 MiB and pixels of 3 MiB, once in and once out.
+    expected = 2 * (MIB + 2 * (10 + 3) * MIB)
+    assert shared_memory.needed_shared_memory(configs, stand_in=True) == expected
+
+
+def test_a_small_shared_memory_is_refused(
+    echo_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs = read_configs(echo_repository)
+    monkeypatch.setattr(shared_memory, "needed_shared_memory", lambda *_, **__: 2**60)
+    with pytest.raises(ServerError, match=r"MiB free, and these models can need 1099511627776 MiB"):
+        shared_memory.check_shared_memory(configs, stand_in=True)
+
+
+def test_only_regions_that_nobody_holds_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_memory, "_DIRECTORY", tmp_path)
+    for name in ("ofa-serve-dead-.lock", "ofa-serve-dead-1", "ofa-serve-alive-1", "somebodys"):
+        (tmp_path / name).touch()
+    with (tmp_path / "ofa-serve-alive-.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with shared_memory.own_regions() as regions:
+            (tmp_path / f"{regions.prefix}1").touch()
+            names = {path.name for path in tmp_path.iterdir()}
+    assert names == {
+        f"{regions.prefix}.lock",
+        f"{regions.prefix}1",
+        "ofa-serve-alive-.lock",
+        "ofa-serve-alive-1",
+        "somebodys",
+    }
+    assert not list(tmp_path.glob(f"{regions.prefix}*"))
+
+
+def test_the_environment_gives_all_cores_to_the_generator(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/somebodys/libraries")
+    found: Installation = find_installation()
+    environment = found.environment()
+    assert environment["OPENBLAS_NUM_THREADS"] == "1"
+    assert "OMP_NUM_THREADS" not in environment or "OMP_NUM_THREADS" in os.environ
+    folders = environment["LD_LIBRARY_PATH"].split(os.pathsep)
+    assert folders[-1] == "/somebodys/libraries"
+    assert str(found.libraries[0]) in folders

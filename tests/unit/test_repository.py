@@ -1,0 +1,125 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ofa_server.errors import ServerError
+from ofa_server.repository import MANIFEST, TEMPLATE, add_warmup, staged_export, version_of
+
+PLAIN = ("caption", "preprocess", "generator", "postprocess")
+
+
+def export(repository: Path, name: str, mark: str) -> None:
+    """An export as far as the repository is concerned; `mark` stands for the weights."""
+    with staged_export(repository, name) as models:
+        (version_of(models["generator"]) / "model.pt").write_text(mark)
+        (version_of(models["caption"]) / MANIFEST).write_text(mark)
+
+
+def contents(repository: Path) -> dict[str, bytes]:
+    files = (file for file in repository.rglob("*") if file.is_file())
+    return {str(file.relative_to(repository)): file.read_bytes() for file in files}
+
+
+def test_names_of_models_and_steps_follow_the_name_of_the_export(tmp_path: Path) -> None:
+    export(tmp_path, "birds-v2", "weights")
+    assert sorted(folder.name for folder in tmp_path.iterdir()) == [
+        "birds-v2",
+        "birds-v2_generator",
+        "birds-v2_postprocess",
+        "birds-v2_preprocess",
+    ]
+    written = (tmp_path / "birds-v2" / "config.pbtxt").read_text()
+    committed = (TEMPLATE / "caption" / "config.pbtxt").read_text()
+    for member in PLAIN[1:]:
+        assert f'model_name: "birds-v2_{member}"' in written
+        written = written.replace(f'"birds-v2_{member}"', f'"{member}"')
+    assert written == committed  # comments and all
+
+
+def test_two_names_live_side_by_side(tmp_path: Path) -> None:
+    export(tmp_path, "one", "weights of one")
+    before = contents(tmp_path)
+    export(tmp_path, "two", "weights of two")
+    after = contents(tmp_path)
+    assert before.items() < after.items()
+
+
+def test_an_earlier_export_is_replaced_and_its_other_versions_stay(tmp_path: Path) -> None:
+    export(tmp_path, "caption", "old")
+    other = tmp_path / "caption_generator" / "2"
+    other.mkdir()
+    (other / "model.pt").write_text("by hand")
+    (version_of(tmp_path / "caption_generator") / "stale").touch()
+    export(tmp_path, "caption", "new")
+    assert (tmp_path / "caption_generator" / "1" / "model.pt").read_text() == "new"
+    assert (tmp_path / "caption" / "1" / MANIFEST).read_text() == "new"
+    assert (other / "model.pt").read_text() == "by hand"
+    assert not (tmp_path / "caption_generator" / "1" / "stale").exists()
+
+
+def export_to_a_full_disk(repository: Path) -> None:
+    with staged_export(repository, "caption") as models:
+        (version_of(models["generator"]) / "model.pt").write_text("half")
+        raise OSError("disk full")
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_failed_export_leaves_everything_as_it_was(tmp_path: Path, exists: bool) -> None:
+    if exists:
+        export(tmp_path, "caption", "old")
+    before = contents(tmp_path)
+    with pytest.raises(OSError, match="disk full"):
+        export_to_a_full_disk(tmp_path)
+    assert contents(tmp_path) == before
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_failed_move_is_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export(tmp_path, "caption", "old")
+    before = contents(tmp_path)
+    rename = Path.rename
+
+    def fail_at_the_last_model(self: Path, target: Path) -> Path:
+        if self.parent.name.startswith(".export-") and self.name == "caption_postprocess":
+            raise PermissionError("not now")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_at_the_last_model)
+    with pytest.raises(PermissionError):
+        export(tmp_path, "caption", "new")
+    assert contents(tmp_path) == before
+
+
+def test_what_a_killed_export_left_is_cleared_up(tmp_path: Path) -> None:
+    (tmp_path / ".export-caption" / "caption").mkdir(parents=True)
+    export(tmp_path, "caption", "weights")
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "a/b", "spaced name", "../up"])
+def test_an_odd_name_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ServerError, match="does not do"):
+        export(tmp_path, name, "weights")
+    assert not contents(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["caption_generator", "resnet"])
+def test_models_of_others_are_not_replaced(tmp_path: Path, name: str) -> None:
+    export(tmp_path, "caption", "weights")
+    (tmp_path / "resnet" / "1").mkdir(parents=True)
+    before = contents(tmp_path)
+    with pytest.raises(ServerError, match=f"{name} is in the repository and not from an export"):
+        export(tmp_path, name, "weights")
+    assert contents(tmp_path) == before
+
+
+def test_warm_up_files_are_as_triton_reads_them(tmp_path: Path) -> None:
+    (tmp_path / "config.pbtxt").write_text('backend: "python"\n')
+    texts = np.array([b"ab", b""], dtype=np.object_)
+    add_warmup(tmp_path, {"text": texts, "number": np.array([258], np.int32)})
+    assert (tmp_path / "warmup" / "text").read_bytes() == b"\2\0\0\0ab\0\0\0\0"
+    assert (tmp_path / "warmup" / "number").read_bytes() == b"\2\1\0\0"
+    config = (tmp_path / "config.pbtxt").read_text()
+    assert 'key: "text" value { data_type: TYPE_STRING  dims: [2]' in config
+    assert 'key: "number" value { data_type: TYPE_INT32  dims: [1]' in config

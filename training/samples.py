@@ -37,16 +37,17 @@ class Sample:
 
 SAMPLES = (
     Sample(14, 1, 360, 360, "jpg"),
-    Sample(8, 1, 400, 300, "jpg"),
-    Sample(2, 2, 400, 320, "png"),
-    Sample(8, 2, 360, 360, "jpg"),
-    Sample(9, 2, 360, 360, "jpg"),
-    Sample(10, 2, 400, 340, "jpg"),
-    Sample(3, 2, 360, 400, "jpg", turned=True),
-    Sample(3, 3, 360, 360, "jpg"),
-    Sample(8, 3, 400, 360, "jpg"),
-    Sample(4, 2, 360, 360, "jpg", left_out_style=True),
-    Sample(5, 3, 360, 360, "jpg", left_out_style=True),
+    Sample(17, 1, 400, 340, "jpg"),
+    Sample(0, 2, 400, 340, "jpg"),
+    Sample(3, 2, 360, 400, "jpg"),
+    Sample(5, 2, 400, 340, "jpg"),
+    Sample(7, 2, 360, 360, "jpg"),
+    Sample(8, 2, 360, 360, "png"),
+    Sample(15, 2, 340, 400, "jpg", turned=True),
+    Sample(7, 3, 400, 340, "jpg"),
+    Sample(8, 3, 360, 360, "jpg"),
+    Sample(10, 2, 340, 400, "jpg", left_out_style=True),
+    Sample(16, 3, 400, 360, "jpg", left_out_style=True),
 )
 
 

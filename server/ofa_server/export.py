@@ -77,9 +77,10 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"reading {folder.name}", flush=True)
         checkpoint = load_checkpoint(folder)
         own = checkpoint.default_limits()
+        beam_size, length = arguments.max_beam_size, arguments.max_length
         limits = OptionLimits(
-            max_beam_size=arguments.max_beam_size or own.max_beam_size,
-            max_length=arguments.max_length or own.max_length,
+            max_beam_size=own.max_beam_size if beam_size is None else beam_size,
+            max_length=own.max_length if length is None else length,
         )
         task = checkpoint.build_task(limits)
         print("writing model.pt and comparing it with the eager model", flush=True)

@@ -28,6 +28,10 @@ MANIFEST = "manifest.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
+# The committed folders of versions without a file in them are kept by the latter.
+_NOT_COPIED = shutil.ignore_patterns("__pycache__", ".gitkeep")
+
+
 @contextmanager
 def staged_export(repository: Path, name: str) -> Iterator[dict[str, Path]]:
     """Builds the models aside and moves them into the repository when all are complete.
@@ -90,7 +94,7 @@ def _check_targets(name: str, targets: Mapping[str, Path]) -> None:
 
 def _copy_model(plain: str, name: str, staging: Path) -> Path:
     model = staging / _model_name(name, plain)
-    shutil.copytree(TEMPLATE / plain, model, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(TEMPLATE / plain, model, ignore=_NOT_COPIED)
     version_of(model).mkdir(exist_ok=True)
     if plain == ENSEMBLE:
         config = model / "config.pbtxt"

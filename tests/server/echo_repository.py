@@ -26,7 +26,7 @@ output [ { name: "captions"  data_type: TYPE_STRING  dims: [ 1 ] } ]
 ensemble_scheduling {
   step [
     {
-      model_name: "echo_member"
+      model_name: "NAME_member"
       model_version: -1
       input_map { key: "image"  value: "image" }
       output_map { key: "captions"  value: "captions" }
@@ -44,10 +44,11 @@ class TritonPythonModel:
 """
 
 
-def write_echo_repository(folder: Path, model: str = MODEL) -> Path:
-    for name, config in (("echo", ENSEMBLE), ("echo_member", MEMBER)):
-        (folder / name / "1").mkdir(parents=True)
-        (folder / name / "config.pbtxt").write_text(config)
-    (folder / "echo_member" / "1" / "model.py").write_text(model)
-    write_warmup_files(folder / "echo", {"image": np.array([b"hello"], dtype=np.object_)})
+def write_echo_repository(folder: Path, model: str = MODEL, name: str = "echo") -> Path:
+    ensemble, member = folder / name, folder / f"{name}_member"
+    for directory, config in ((ensemble, ENSEMBLE), (member, MEMBER)):
+        (directory / "1").mkdir(parents=True)
+        (directory / "config.pbtxt").write_text(config.replace("NAME", name))
+    (member / "1" / "model.py").write_text(model)
+    write_warmup_files(ensemble, {"image": np.array([b"hello"], dtype=np.object_)})
     return folder

@@ -62,6 +62,16 @@ def test_a_signal_ends_it_in_order(
         assert not [region for region in regions if region.exists()]
 
 
+def test_every_ensemble_of_a_repository_is_served(echo_repository: Path, tmp_path: Path) -> None:
+    write_echo_repository(echo_repository, name="second")
+    with serving(echo_repository, tmp_path / "server.log") as server:
+        assert "ready: echo, second on gRPC 127.0.0.1:" in server.output
+        with grpcclient.InferenceServerClient(server.grpc_address) as client:
+            for name in ("echo", "second"):
+                answer = client.infer(name, request_inputs(b"hello"), client_timeout=60)
+                assert answer.as_numpy("captions").tolist() == [[b"hello"]]
+
+
 def test_a_signal_ends_a_start_too(echo_repository: Path, tmp_path: Path) -> None:
     slow = "import time\ntime.sleep(20)\n"
     (echo_repository / "echo_member" / "1" / "model.py").write_text(slow)

@@ -1,0 +1,64 @@
+"""`ofa export` as a command."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.server.processes import OFA, STOP_DEADLINE_S, wait_until
+
+
+def test_the_manifest_says_what_was_exported(checkpoint: Path, repository: Path) -> None:
+    manifest = json.loads((repository / "caption" / "1" / "manifest.json").read_text())
+    weights = (checkpoint / "pytorch_model.bin").read_bytes()
+    assert manifest["weights_sha256"] == hashlib.sha256(weights).hexdigest()
+    assert manifest["checkpoint"] == "small"
+    assert manifest["precision"] == "float32"
+    assert manifest["limits"] == {"max_beam_size": 5, "max_length": 12}
+    assert manifest["input_shapes"]["patch_images"] == [3, 96, 96]
+    assert manifest["versions"]["torch"].startswith("2.")
+
+
+def failed_export(*arguments: str | Path) -> str:
+    completed = subprocess.run(
+        [OFA, "export", *arguments], capture_output=True, text=True, timeout=180, check=False
+    )
+    assert completed.returncode == 1
+    [sentence] = completed.stderr.splitlines()
+    return sentence
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    sentence = failed_export(folder, "--repository", tmp_path / "models")
+    assert sentence == "ofa export: empty: config.json is missing"
+    assert not list((tmp_path / "models").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "reason"),
+    [("--max-beam-size", "4", "beam size is 4"), ("--max-length", "0", "length is 0")],
+)
+def test_a_bound_below_the_checkpoint_s_own_is_refused(
+    checkpoint: Path, tmp_path: Path, flag: str, value: str, reason: str
+) -> None:
+    sentence = failed_export(checkpoint, "--repository", tmp_path, flag, value)
+    assert reason in sentence
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupted_export_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    export = subprocess.Popen([OFA, "export", checkpoint, "--repository", tmp_path])
+    try:
+        wait_until(lambda: bool(list(tmp_path.glob(".export-*"))), "an export", STOP_DEADLINE_S)
+        export.send_signal(signal.SIGTERM)
+        assert export.wait(STOP_DEADLINE_S) == 128 + signal.SIGTERM
+    finally:
+        export.kill()
+    assert not list(tmp_path.iterdir())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -76,29 +77,19 @@ class EnglishTokenizer:
         Codes and bins read `<code_7>` and `<bin_7>`; a space sets them apart from their neighbours
         and from text, as the reference's tokenizer joins added tokens.
         """
+        kept = (token_id for token_id in token_ids if token_id not in self._special_ids)
         parts: list[str] = []
-        pending: list[int] = []
-
-        def flush() -> None:
-            if pending:
-                text = self._bpe.decode(pending, skip_special_tokens=False)
-                if text:
-                    parts.append(text)
-                pending.clear()
-
-        for token_id in token_ids:
-            if token_id in self._special_ids:
-                continue
-            if token_id < self.first_code_id:
-                pending.append(token_id)
-                continue
-            flush()
-            if token_id < self.first_bin_id:
-                parts.append(f"<code_{token_id - self.first_code_id}>")
+        for is_text, group in groupby(kept, key=lambda token_id: token_id < self.first_code_id):
+            if is_text:
+                parts.append(self._bpe.decode(list(group), skip_special_tokens=False))
             else:
-                parts.append(f"<bin_{token_id - self.first_bin_id}>")
-        flush()
+                parts.extend(self._name_added(token_id) for token_id in group)
         return " ".join(parts)
+
+    def _name_added(self, token_id: int) -> str:
+        if token_id < self.first_bin_id:
+            return f"<code_{token_id - self.first_code_id}>"
+        return f"<bin_{token_id - self.first_bin_id}>"
 
     def save(self, directory: Path) -> None:
         """Copy the tokenizer's files into `directory`."""

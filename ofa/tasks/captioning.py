@@ -97,7 +97,7 @@ class CaptioningTask:
             num_captions: how many the request asked for; K may be larger for a neighbour's sake.
         """
         found = token_ids[:num_captions]
-        texts = [self.tokenizer.decode(ids).strip() for ids in found.tolist()]
+        texts = [self.tokenizer.decode(ids) for ids in found.tolist()]
         lengths = (found != self.tokenizer.pad_id).sum(axis=1)
         longest = int(lengths.max())
         return CaptioningAnswer(

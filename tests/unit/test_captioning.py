@@ -95,6 +95,7 @@ def test_a_neighbours_wishes_do_not_show(task: CaptioningTask) -> None:
         (" !\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~ ", ""),
         ("  a  b  ", "a  b"),
         (" a - b", "a  b"),
+        (' " a dog " !', "a dog"),
         (" naïve café, 日本\u3002", "naïve café 日本\u3002"),
     ],
 )

@@ -1,5 +1,7 @@
 """Adapter: the generator's hypotheses of one row -> captions."""
 
+from typing import Any
+
 import numpy as np
 
 from ofa.tasks import load_task
@@ -11,7 +13,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         self._task = load_task(adapters.version_directory())
 
-    def execute(self, requests: list) -> list:
+    def execute(self, requests: list[Any]) -> list[Any]:
         return adapters.answer_each(requests, self._postprocess)
 
     def _postprocess(self, tensors: Tensors) -> Tensors:

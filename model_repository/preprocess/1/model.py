@@ -1,5 +1,7 @@
 """Adapter: an encoded picture and the options of a request -> one row for the generator."""
 
+from typing import Any
+
 from ofa.tasks import load_task
 from ofa_server import adapters
 from ofa_server.tensors import Tensors, generator_tensors, options_in
@@ -9,7 +11,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         self._task = load_task(adapters.version_directory())
 
-    def execute(self, requests: list) -> list:
+    def execute(self, requests: list[Any]) -> list[Any]:
         return adapters.answer_each(requests, self._preprocess)
 
     def _preprocess(self, tensors: Tensors) -> Tensors:

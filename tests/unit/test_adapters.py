@@ -1,0 +1,60 @@
+"""What every answer of preprocess and postprocess has in common, without a server."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from ofa.errors import InvalidImageError
+from ofa_server.tensors import Tensors
+from tests.unit.fake_triton import Request, Response, make_pb_utils
+
+
+@pytest.fixture
+def adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", make_pb_utils(tmp_path))
+    monkeypatch.delitem(sys.modules, "ofa_server.adapters", raising=False)
+    return importlib.import_module("ofa_server.adapters")
+
+
+def answer(tensors: Tensors) -> Tensors:
+    """Doubles a number; 1 is refused and 2 is a fault."""
+    number = tensors["number"].item()
+    if number == 1:
+        raise InvalidImageError("image is 4000 x 200 pixels; the limit is 3000 on a side")
+    if number == 2:
+        raise KeyError("/a/path/inside")
+    return {"doubled": 2 * tensors["number"]}
+
+
+def test_each_request_has_its_own_fate(adapters: ModuleType, tmp_path: Path) -> None:
+    requests = [Request({"number": np.array([[n]])}) for n in range(4)]
+    first, refused, fault, last = adapters.answer_each(requests, answer)
+    np.testing.assert_array_equal(first.outputs["doubled"], [[0]])
+    np.testing.assert_array_equal(last.outputs["doubled"], [[6]])
+    assert (refused.error.code, refused.error.message) == (
+        "INVALID_ARG",
+        "image is 4000 x 200 pixels; the limit is 3000 on a side",
+    )
+    assert (fault.error.code, fault.error.message) == (
+        "INTERNAL",
+        "internal error; the server's log says more",
+    )
+    [logged] = sys.modules["triton_python_backend_utils"].log
+    assert "KeyError: '/a/path/inside'" in logged
+    assert adapters.version_directory() == tmp_path
+
+
+def test_a_cancelled_request_is_not_worked_on(adapters: ModuleType) -> None:
+    def never(tensors: Tensors) -> Tensors:
+        pytest.fail("worked on a cancelled request")
+
+    response: Response
+    [response] = adapters.answer_each([Request({}, cancelled=True)], never)
+    assert response.error is not None
+    assert response.error.code == "CANCELLED"

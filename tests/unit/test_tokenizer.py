@@ -13,6 +13,9 @@ from ofa.errors import CheckpointError
 from ofa.tokenizer import EnglishTokenizer
 from tests.unit import tiny
 
+# A failing example is shown with its fixtures, and a tokenizer with 9,192 added tokens shows large.
+pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
+
 ODD_TEXTS = [
     "",
     " ",
@@ -82,11 +85,11 @@ def test_long_texts_are_cut_as_the_references(
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cn"]), max_size=40)
-SPECIALS = st.sampled_from(["<s>", "</s>", "<pad>", "<unk>", "<mask>", "<code_7>", "<bin_999>"])
+SPECIALS = ["<s>", "</s>", "<pad>", "<unk>", "<mask>", "<code_7>", "<bin_999>"]
 
 
 @settings(max_examples=200)
-@given(text=TEXTS)
+@given(text=TEXTS.filter(lambda text: not any(special in text for special in SPECIALS)))
 def test_ids_of_any_text_equal_the_references(
     ours: EnglishTokenizer, reference: BartTokenizer, text: str
 ) -> None:
@@ -94,7 +97,7 @@ def test_ids_of_any_text_equal_the_references(
 
 
 @settings(max_examples=100)
-@given(parts=st.lists(TEXTS | SPECIALS, max_size=6))
+@given(parts=st.lists(TEXTS | st.sampled_from(SPECIALS), max_size=6))
 def test_special_tokens_in_a_text_stay_text(
     ours: EnglishTokenizer, reference_without_specials: BartTokenizer, parts: list[str]
 ) -> None:

@@ -1,4 +1,4 @@
-"""What is measured: a checkpoint as `ofa export` writes it, and the folders around it."""
+"""What is measured: pictures, and a checkpoint as `ofa export` writes it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,19 @@ ROOT = Path(__file__).parents[1]
 #: For everything that a benchmark writes.
 OUTPUT = ROOT / "build" / "benchmarks"
 SAMPLES = ROOT / "samples"
+_PICTURE_SUFFIXES = {".jpg", ".png", ".webp"}
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """The picture files of a folder by name.
+
+    Raises:
+        FileNotFoundError: it has none.
+    """
+    pictures = sorted(file for file in folder.iterdir() if file.suffix in _PICTURE_SUFFIXES)
+    if not pictures:
+        raise FileNotFoundError(f"there are no pictures in {folder}")
+    return pictures
 
 
 def export(checkpoint: Path, name: str) -> Path:

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from benchmarks.exported import OUTPUT, ROOT, SAMPLES, export, load_exported_task
+from benchmarks.exported import OUTPUT, ROOT, SAMPLES, export, list_pictures, load_exported_task
 from benchmarks.machine import Machine, describe_machine, measure_gemm_rate
 from benchmarks.work import count_work
 from benchmarks.worker import Captioned, Worker
@@ -83,8 +83,7 @@ def main() -> None:
     OUTPUT.mkdir(parents=True, exist_ok=True)
     source = build_checkpoint(arguments.size) if arguments.size else arguments.checkpoint
     checkpoint = fix_num_steps(source.resolve(), arguments.steps)
-    files = sorted(file for file in arguments.folder.iterdir() if file.is_file())
-    pictures = files[: arguments.pictures] * arguments.repeats
+    pictures = list_pictures(arguments.folder)[: arguments.pictures] * arguments.repeats
     measurement = measure(checkpoint, pictures, arguments.threads)
     report = OUTPUT / f"generator-{measurement.name}.json"
     report.write_text(json.dumps(asdict(measurement), indent=1))

@@ -29,6 +29,7 @@ from benchmarks.exported import (
     ROOT,
     SAMPLES,
     export,
+    list_pictures,
     load_exported_generator,
     load_exported_task,
 )
@@ -99,7 +100,7 @@ def main() -> None:
     if arguments.checkpoint:
         progress("exporting")
         repository = export(arguments.checkpoint, name)
-    pictures = [file.read_bytes() for file in sorted(arguments.folder.iterdir()) if file.is_file()]
+    pictures = [file.read_bytes() for file in list_pictures(arguments.folder)]
     machine = describe_machine()
     loads = measure_loads(repository, name, pictures, arguments.clients, arguments.seconds)
     generator = loads[-1].triton[f"{name}_generator"]

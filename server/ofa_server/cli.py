@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -16,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: those of the command line if None.
 
     Returns:
-        Exit status: 0, or 1 after one sentence on standard error.
+        Exit status: 0, 1 after one sentence on standard error, or 130 on Ctrl-C.
     """
     # The modules of the verbs import neither torch nor Triton's client before they run.
     from ofa_server import export, serve
@@ -36,4 +37,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OFAError as error:
         print(f"ofa {parsed.verb}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     return 0

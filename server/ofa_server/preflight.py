@@ -6,8 +6,10 @@ import re
 import socket
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 
 from ofa_server.errors import ServerError
 from ofa_server.installation import Installation
@@ -21,21 +23,38 @@ def check_libraries(installation: Installation) -> None:
     Raises:
         ServerError: a library is missing, or the stub is built for another version of Python.
     """
-    environment = installation.environment()
     for program in (installation.binary, installation.stub):
-        listing = subprocess.run(
-            ["ldd", program], env=environment, capture_output=True, text=True, check=False
-        ).stdout
-        missing = re.findall(r"^\s*(\S+) => not found", listing, re.MULTILINE)
+        missing = re.findall(r"^\s*(\S+) => not found", _ldd(program, installation), re.MULTILINE)
         if missing:
-            advice = " (on Debian: apt-get install libpython3.11)" if _is_python(missing[0]) else ""
+            is_python = missing[0].startswith("libpython")
+            advice = " (on Debian: apt-get install libpython3.11)" if is_python else ""
             raise ServerError(f"{program.name} needs {', '.join(missing)}, not found{advice}")
-    built_for = re.search(r"libpython(\d+\.\d+)", listing)
+    library = re.search(r"libpython(\d+\.\d+)\S* => (\S+)", _ldd(installation.stub, installation))
     running = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if built_for is not None and built_for[1] != running:
+    if library is not None and library[1] != running:
         raise ServerError(
-            f"this Triton runs models with Python {built_for[1]}; ofa is installed for {running}"
+            f"this Triton runs models with Python {library[1]}; ofa is installed for {running}"
         )
+    own_folder = Path(sysconfig.get_config_var("LIBDIR")).resolve()
+    # Another build of the same version starts, and then fails in parts of the standard library.
+    if (
+        installation.from_wheel
+        and library is not None
+        and Path(library[2]).parent.resolve() != own_folder
+    ):
+        raise ServerError(
+            f"models would run with {library[2]}; the one of this Python is not in {own_folder}"
+        )
+
+
+def _ldd(program: Path, installation: Installation) -> str:
+    return subprocess.run(
+        ["ldd", program],
+        env=installation.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
 
 
 def check_numpy(installation: Installation) -> None:
@@ -78,7 +97,3 @@ def check_ports(host: str, ports: Mapping[str, int]) -> None:
             raise ServerError(
                 f"the {purpose} port {port} on {host} cannot be used: {error.strerror}"
             ) from error
-
-
-def _is_python(library: str) -> bool:
-    return library.startswith("libpython")

@@ -161,7 +161,11 @@ def _wait_until_ready(
     """
     deadline = time.monotonic() + settings.start_deadline_s
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
-    with grpcclient.InferenceServerClient(f"{host}:{settings.grpc_port}") as client:
+    # A proxy that the environment names is not meant for our own server.
+    no_proxy = [("grpc.enable_http_proxy", 0)]
+    with grpcclient.InferenceServerClient(
+        f"{host}:{settings.grpc_port}", channel_args=no_proxy
+    ) as client:
         while not _is_ready(client):
             if triton.exit_status is not None:
                 raise ServerError(

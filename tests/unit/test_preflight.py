@@ -3,6 +3,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,23 @@ def test_a_stub_for_another_python_is_refused(
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     with pytest.raises(ServerError, match=r"runs models with Python 3\.12; ofa is installed for"):
         preflight.check_libraries(find_installation())
+
+
+def test_the_library_of_another_build_of_python_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
+    ldd = tmp_path / "ldd"
+    ldd.write_text(f"#!/bin/sh\necho '	{library} => /elsewhere/{library} (0x00007f)'\n")
+    ldd.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(ServerError, match=f"models would run with /elsewhere/{library}"):
+        preflight.check_libraries(find_installation())
+
+
+def test_this_machine_passes() -> None:
+    preflight.check_libraries(find_installation())
+    preflight.check_numpy(find_installation())
 
 
 def test_a_taken_port_is_refused() -> None:

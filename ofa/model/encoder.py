@@ -120,11 +120,13 @@ class Encoder(nn.Module):
         absolute = self.absolute_bias(self.pos_q_linear(positions), self.pos_k_linear(positions))
         patch_pairs = image_buckets(self.image_bucket_size, grid_height, grid_width)
         token_pairs = token_buckets(self.token_bucket_size, prompt_length)
-        image = [relative_bias(t.weight, patch_pairs) for t in self.image_rel_pos_table_list]
-        text = [relative_bias(t.weight, token_pairs) for t in self.token_rel_pos_table_list]
-        relative = F.pad(torch.stack(image), [0, prompt_length, 0, prompt_length])
-        relative = relative + F.pad(torch.stack(text), [num_patches, 0, num_patches, 0])
-        return absolute + relative
+        # In place and table by table: for the large model all layers' biases are 633 MB.
+        bias = absolute.repeat(len(self.image_rel_pos_table_list), 1, 1, 1)
+        for index, table in enumerate(self.image_rel_pos_table_list):
+            bias[index, :, :num_patches, :num_patches] += relative_bias(table.weight, patch_pairs)
+        for index, table in enumerate(self.token_rel_pos_table_list):
+            bias[index, :, num_patches:, num_patches:] += relative_bias(table.weight, token_pairs)
+        return bias
 
     def embed(self, patch_images: Tensor, source_ids: Tensor) -> tuple[Tensor, int, int]:
         """Input of the first layer.

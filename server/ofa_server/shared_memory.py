@@ -11,7 +11,7 @@ import fcntl
 import os
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
@@ -49,9 +49,11 @@ def own_regions() -> Iterator[Regions]:
     """Removes what dead servers have left, and in the end what this one leaves."""
     _remove_leaked_regions()
     prefix = f"{_PREFIX}{uuid.uuid4().hex[:8]}-"
-    path = _DIRECTORY / f"{prefix}{_LOCK_SUFFIX}"
-    lock_fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    new_lock = _DIRECTORY / f"{prefix}new"
+    lock_fd = os.open(new_lock, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock_fd, fcntl.LOCK_EX)
+    # Only now can another server that starts take it for a lock, and find it held.
+    new_lock.rename(_DIRECTORY / f"{prefix}{_LOCK_SUFFIX}")
     try:
         yield Regions(prefix, lock_fd)
     finally:
@@ -103,11 +105,9 @@ def _request_bytes(config: ModelConfig) -> int:
 
 def _remove_leaked_regions() -> None:
     for lock in _DIRECTORY.glob(f"{_PREFIX}*{_LOCK_SUFFIX}"):
-        with lock.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
+        # Held, another user's, or just removed by another server: not ours to clear up.
+        with suppress(OSError), lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _remove_regions(lock.name.removesuffix(_LOCK_SUFFIX))
 
 

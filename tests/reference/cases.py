@@ -8,14 +8,16 @@ from typing import Any
 import torch
 
 from tests.reference.checkpoints import RECIPES, Calibration, digest, write_checkpoint
-from tests.reference.draw_pictures import FOLDER
+from tests.reference.draw_pictures import FOLDER as PICTURES
 
-BUNDLED = Path(__file__).parents[2] / "checkpoints" / "ofa-emoji-tiny_en"
+ROOT = Path(__file__).parents[2]
+BUNDLED = ROOT / "checkpoints" / "ofa-emoji-tiny_en"
+SAMPLES = ROOT / "samples"
 
 # Cases that turn on a margin below 2e-5 nat, where rounding may decide otherwise: "case/picture".
 TIES: frozenset[str] = frozenset()
 
-ALL_PICTURES = tuple(sorted(path.name for path in FOLDER.iterdir()))
+ALL_PICTURES = tuple(sorted(path.name for path in PICTURES.iterdir()))
 THREE_PICTURES = ("scene.jpg", "turned.jpg", "palette.png")
 PUBLISHED_SEARCH = {"beam_size": 5, "max_len_b": 16, "min_len": 1, "no_repeat_ngram_size": 3}
 
@@ -28,13 +30,15 @@ class Case:
         name: File name of the recording.
         checkpoint: Name of a recipe; empty for the checkpoint that the project ships.
         settings: The `model` block of `configuration.json`; a shipped checkpoint has its own.
-        pictures: File names in `tests/golden/pictures`.
+        pictures: File names in `picture_folder`.
+        picture_folder: Where the pictures are.
     """
 
     name: str
     checkpoint: str
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     pictures: tuple[str, ...] = THREE_PICTURES
+    picture_folder: Path = PICTURES
 
     @property
     def size(self) -> str:
@@ -68,6 +72,12 @@ CASES = {
         Case("tiny", "tiny", {"beam_search": PUBLISHED_SEARCH}, ALL_PICTURES),
         Case("base", "base", {"beam_search": PUBLISHED_SEARCH}),
         Case("large", "large", {"beam_search": PUBLISHED_SEARCH}, ("scene.jpg", "turned.jpg")),
+        Case(
+            "bundled",
+            "",
+            pictures=tuple(sorted(path.name for path in SAMPLES.iterdir())),
+            picture_folder=SAMPLES,
+        ),
         _search("beam-1", beam_size=1),
         _search("beam-2", beam_size=2),
         _search("beam-12", beam_size=12),

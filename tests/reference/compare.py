@@ -13,7 +13,6 @@ from ofa.export import option_tensors
 from ofa.generation import Generator
 from ofa.tasks import CaptioningTask
 from tests.reference.cases import TIES, Case, weights_sha256
-from tests.reference.draw_pictures import FOLDER as PICTURES
 from tests.reference.golden import Answer, Hypothesis, Recording, sha256, some_values
 
 SCORE_TOLERANCE = 1e-4
@@ -44,10 +43,10 @@ class Subject:
 def generate(
     generator: nn.Module,
     task: CaptioningTask,
-    requests: Sequence[tuple[str, Mapping[str, int | float]]],
+    requests: Sequence[tuple[Path, Mapping[str, int | float]]],
 ) -> list[Row]:
     """All hypotheses for a batch of pictures, each with the options that its request names."""
-    rows = [task.preprocess((PICTURES / name).read_bytes(), given) for name, given in requests]
+    rows = [task.preprocess(picture.read_bytes(), given) for picture, given in requests]
     options = [dataclasses.replace(row.options, num_captions=row.options.beam_size) for row in rows]
     token_ids, scores, log_probs = generator(
         torch.from_numpy(np.stack([row.patch_images for row in rows])),
@@ -103,9 +102,9 @@ def margin_of_first_difference(ours: list[Hypothesis], recorded: Answer) -> floa
 
 
 @torch.inference_mode()
-def check_stages(subject: Subject, picture: str, recorded: Answer) -> None:
+def check_stages(subject: Subject, picture: Path, recorded: Answer) -> None:
     """Pixels, prompt, encoder and first token are the recorded ones, up to rounding."""
-    row = subject.task.preprocess((PICTURES / picture).read_bytes(), {})
+    row = subject.task.preprocess(picture.read_bytes(), {})
     pixels = subject.generator.normalize(torch.from_numpy(row.patch_images)[None])
     np.testing.assert_allclose(some_values(pixels[0], len(recorded.pixels)), recorded.pixels)
     assert sha256(pixels[0]) == recorded.pixels_sha256, "the pixels are not bit-equal"
@@ -144,9 +143,9 @@ def check_case(case: Case, recording: Recording, scratch: Path) -> None:
     folder = case.prepare(scratch)
     assert weights_sha256(folder) == recording.weights_sha256, "these are not the recorded weights"
     subject = Subject.load(folder)
-    for picture in case.pictures:
-        recorded = recording.answers[picture]
-        is_tie = f"{case.name}/{picture}" in TIES
+    for name in case.pictures:
+        picture, recorded = case.picture_folder / name, recording.answers[name]
+        is_tie = f"{case.name}/{name}" in TIES
         check_stages(subject, picture, recorded)
         [answer] = generate(subject.generator, subject.task, [(picture, {})])
         ours = hypotheses(answer, subject.task.tokenizer.pad_id)

@@ -10,6 +10,7 @@ from ofa.export import export_generator
 from ofa.options import OptionLimits
 from tests.reference.cases import CASES, TIES, Case
 from tests.reference.compare import Subject, check_hypotheses, generate, hypotheses
+from tests.reference.draw_pictures import FOLDER as PICTURES
 from tests.reference.golden import FOLDER, Recording
 
 # The folder's settings that a request can override, by the name of the option.
@@ -32,12 +33,12 @@ def _export(
     return subject, torch.jit.load(path)
 
 
-@pytest.mark.parametrize("name", ["tiny", "everything", "interpolated", "unnormalized"])
+@pytest.mark.parametrize("name", ["tiny", "bundled", "everything", "interpolated", "unnormalized"])
 def test_exported_equals_eager(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     subject, exported = _export(case, tmp_path)
     for picture in case.pictures[:3]:
-        requests = [(picture, {})]
+        requests = [(case.picture_folder / picture, {})]
         [eager] = generate(subject.generator, subject.task, requests)
         [loaded] = generate(exported, subject.task, requests)
         for ours, theirs in zip(eager, loaded, strict=True):
@@ -70,7 +71,8 @@ def test_rows_of_a_batch_keep_their_own_search(tmp_path: Path) -> None:
     assert len(requests) >= 40
     for start in range(0, len(requests), 8):
         batch = requests[start : start + 8]
-        answers = generate(exported, task, [(picture, options) for _, picture, options in batch])
+        pictures = [(PICTURES / picture, options) for _, picture, options in batch]
+        answers = generate(exported, task, pictures)
         for (name, picture, _), answer in zip(batch, answers, strict=True):
             recorded = Recording.load(FOLDER / f"{name}.json").answers[picture]
             ours = hypotheses(answer, task.tokenizer.pad_id)

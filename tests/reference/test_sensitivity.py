@@ -100,7 +100,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _check(subject: Subject) -> None:
     recording = Recording.load(FOLDER / f"{CASE.name}.json")
     for picture in CASE.pictures:
-        [answer] = generate(subject.generator, subject.task, [(picture, {})])
+        [answer] = generate(subject.generator, subject.task, [(CASE.picture_folder / picture, {})])
         ours = hypotheses(answer, subject.task.tokenizer.pad_id)
         check_hypotheses(ours, recording.answers[picture], is_tie=False)
 

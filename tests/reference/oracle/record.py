@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from tests.reference.cases import CASES, Case, weights_sha256
-from tests.reference.draw_pictures import FOLDER as PICTURES
 from tests.reference.golden import (
     FOLDER,
     NUM_TOP,
@@ -157,7 +156,10 @@ def record(case: Case) -> Recording:
     return Recording(
         weights_sha256=weights,
         versions={name: importlib.metadata.version(name) for name in PACKAGES},
-        answers={name: record_answer(pipeline, watch, PICTURES / name) for name in case.pictures},
+        answers={
+            name: record_answer(pipeline, watch, case.picture_folder / name)
+            for name in case.pictures
+        },
     )
 
 

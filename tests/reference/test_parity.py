@@ -20,11 +20,15 @@ pytestmark = pytest.mark.parity
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_answers_as_the_reference_does_now(size: str, tmp_path: Path) -> None:
+def test_answers_as_the_reference_does_now(
+    size: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     names = [name for name, case in CASES.items() if case.size == size]
     assert names, f"{size} is no size; there are {sorted({c.size for c in CASES.values()})}"
     python = ROOT / ".venv-oracle" / "bin" / "python"
     record = [python, "-m", "tests.reference.oracle.record", *names, "--output", tmp_path]
-    subprocess.run(record, cwd=ROOT, check=True)
-    for name in names:
-        check_case(CASES[name], Recording.load(tmp_path / f"{name}.json"), tmp_path / "ours")
+    with capfd.disabled():  # progress: a case takes from seconds to minutes
+        subprocess.run(record, cwd=ROOT, check=True)
+        for name in names:
+            print(f"comparing {name}", flush=True)
+            check_case(CASES[name], Recording.load(tmp_path / f"{name}.json"), tmp_path / "ours")

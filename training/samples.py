@@ -46,7 +46,7 @@ SAMPLES = (
     Sample(15, 2, 340, 400, "jpg", turned=True),
     Sample(7, 3, 400, 340, "jpg"),
     Sample(8, 3, 360, 360, "jpg"),
-    Sample(16, 3, 400, 360, "jpg", left_out_style=True),
+    Sample(16, 2, 360, 360, "jpg", left_out_style=True),
 )
 
 

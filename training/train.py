@@ -34,7 +34,7 @@ CHECK_SEED = 21
 SPRITE_SIZE = 112
 STAGES = (
     Stage(steps=600, batch_size=96, image_size=64, count_shares=(1.0, 0.0, 0.0)),
-    Stage(steps=6000, batch_size=64, image_size=96, count_shares=(0.35, 0.4, 0.25)),
+    Stage(steps=7500, batch_size=64, image_size=96, count_shares=(0.35, 0.4, 0.25)),
 )
 PEAK_LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 0.05

@@ -1,6 +1,9 @@
 """Records what ModelScope's pipeline does: one file a case, in `tests/golden/`.
 
 `.venv-oracle/bin/python -m tests.reference.oracle.record [CASE ...] [--output DIR]`
+
+A new case is a line in `tests/reference/cases.py`; a new recipe is calibrated first
+(`tests.reference.oracle.calibrate`).
 """
 
 import argparse

@@ -40,7 +40,7 @@ class Watch:
         self.first_log_probs = torch.empty(0)
         self.hypotheses: list[dict[str, torch.Tensor]] = []
         self.step_margins: list[float | None] = []
-        self._num_finished = 0
+        self._num_finished = self._max_length = 0
         self._generator = pipeline.model.generator
         model = pipeline.model.model
         self._encode, model.encoder.forward = model.encoder.forward, self._watch_encoder

@@ -128,22 +128,24 @@ class Encoder(nn.Module):
             bias[index, :, num_patches:, num_patches:] += relative_bias(table.weight, token_pairs)
         return bias
 
-    def embed(self, patch_images: Tensor, source_ids: Tensor) -> tuple[Tensor, int, int]:
+    def embed(self, patch_images: Tensor | None, source_ids: Tensor) -> tuple[Tensor, int, int]:
         """Input of the first layer.
 
         Args:
-            patch_images: float [B, 3, height, width], normalised.
+            patch_images: float [B, 3, height, width], normalised; None without a picture.
             source_ids: int64 [B, L].
 
         Returns:
-            Hidden states [B, S, D] and the patch grid's height and width.
+            Hidden states [B, S, D] and the patch grid's height and width, 0 without a picture.
         """
+        text = self.embed_tokens(source_ids) + self.type_embedding.weight[0]
+        text = self.layernorm_embedding(text)
+        if patch_images is None:
+            return text, 0, 0
         features = self.embed_images(patch_images)
         grid_height, grid_width = features.size(2), features.size(3)
         image = self.image_proj(features.flatten(2).transpose(1, 2))
         image = self.patch_layernorm_embedding(image + self.type_embedding.weight[1])
-        text = self.embed_tokens(source_ids) + self.type_embedding.weight[0]
-        text = self.layernorm_embedding(text)
         return torch.cat([image, text], dim=1), grid_height, grid_width
 
     def padding_mask(self, source_ids: Tensor, num_patches: int) -> Tensor:

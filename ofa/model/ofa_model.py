@@ -24,12 +24,12 @@ class OFAModel(nn.Module):
         self.decoder = Decoder(config, embed_tokens)
 
     def forward(
-        self, patch_images: Tensor, source_ids: Tensor, decoder_input_ids: Tensor
+        self, patch_images: Tensor | None, source_ids: Tensor, decoder_input_ids: Tensor
     ) -> Tensor:
         """Teacher-forced logits.
 
         Args:
-            patch_images: float [B, 3, height, width], normalised.
+            patch_images: float [B, 3, height, width], normalised; None without a picture.
             source_ids: int64 [B, L], the prompt with BOS and EOS, padded on the right.
             decoder_input_ids: int64 [B, T], the answer with BOS in front, without EOS.
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ofa.errors import CheckpointError
+from ofa.model.resnet import PATCH_STRIDE
+from ofa.model.vit import VIT_SIZES
 
 #: Bottleneck blocks of the first three ResNet stages (modelscope `modeling_ofa.py`, OFAEncoder).
 #: OFA's resnet18 and resnet34 use Bottleneck blocks too.
@@ -30,10 +32,8 @@ _REQUIRED: dict[str, Any] = {
     "patch_layernorm_embedding": True,
     "code_layernorm_embedding": True,
     "add_type_embedding": True,
-    "entangle_position_embedding": False,
     "share_decoder_input_output_embed": True,
     "use_image_feature": True,
-    "use_ofasys": False,
     "use_gamma_feature": False,
     "exclude_mlp": True,
     "temperature_init_value": None,
@@ -54,10 +54,8 @@ _IGNORED = frozenset(
         "resnet_drop_path_rate",
         "vit_drop_path_rate",
         "resnet_model_path",
-        "vit_type",
         "gamma",
         "mlp_dim",
-        "disable_entangle",
         "remove_decoder_type_embedding",
         "init_std",
         "use_cache",
@@ -92,7 +90,11 @@ _TYPES: dict[str, type] = {"int": int, "bool": bool, "str": str}
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The architecture of one checkpoint. Defaults are those of modelscope `OFAConfig`."""
+    """The architecture of one checkpoint. Defaults are those of modelscope `OFAConfig`.
+
+    Two layouts share it: that of the published tiny to huge, and "ofasys" (`use_ofasys`), that of
+    the published 6B, which reads pictures with a ViT and normalises no positions.
+    """
 
     vocab_size: int = 59457
     d_model: int = 512
@@ -114,6 +116,10 @@ class ModelConfig:
     interpolate_position: bool = False
     orig_patch_image_size: int = 224
     share_attn_bias: bool = False
+    entangle_position_embedding: bool = False
+    disable_entangle: bool = False
+    use_ofasys: bool = False
+    vit_type: str = "vit_base"
 
     def __post_init__(self) -> None:
         """Refuse values that no model can be built from.
@@ -137,6 +143,11 @@ class ModelConfig:
                 f"config.json: resnet_type must be one of {', '.join(RESNET_BLOCKS)}, "
                 f"got {self.resnet_type!r}"
             )
+        if self.vit_type not in VIT_SIZES:
+            raise CheckpointError(
+                f"config.json: vit_type must be one of {', '.join(VIT_SIZES)}, "
+                f"got {self.vit_type!r}"
+            )
         for side in ("encoder", "decoder"):
             heads = getattr(self, f"{side}_attention_heads")
             if self.d_model % heads:
@@ -144,6 +155,19 @@ class ModelConfig:
                     f"config.json: d_model {self.d_model} is not a multiple of "
                     f"{side}_attention_heads {heads}"
                 )
+
+    @property
+    def has_absolute_bias(self) -> bool:
+        """Whether attention scores get an absolute bias; ofasys may add positions to inputs."""
+        return not (self.use_ofasys and self.entangle_position_embedding)
+
+    @property
+    def picture_sizes(self) -> range:
+        """Sides of a square picture, in pixels, whose patches are within the position table."""
+        if self.use_ofasys:
+            patch_size = VIT_SIZES[self.vit_type].patch_size
+            return range(patch_size, (self.image_bucket_size + 1) * patch_size)
+        return range(1, self.image_bucket_size * PATCH_STRIDE + 1)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:

@@ -18,6 +18,8 @@ from ofa.model.config import ModelConfig
 from ofa.model.kv_cache import KVCache
 from ofa.model.positions import (
     AbsolutePositionBias,
+    NoPositionBias,
+    UnappliedLinear,
     embedding_tables,
     num_image_buckets,
     relative_bias,
@@ -72,26 +74,43 @@ class Decoder(nn.Module):
         width, heads = config.d_model, config.decoder_attention_heads
         self.num_layers = config.decoder_layers
         self.token_bucket_size = config.token_bucket_size
+        self.adds_positions = config.entangle_position_embedding and not config.disable_entangle
         num_tables = 1 if config.share_attn_bias else config.decoder_layers
 
         self.embed_tokens = embed_tokens
         self.layernorm_embedding = nn.LayerNorm(width)
         self.code_layernorm_embedding = nn.LayerNorm(width)
         self.embed_positions = nn.Embedding(config.max_position_embeddings + 2, width)
-        self.embed_image_positions = nn.Embedding(config.image_bucket_size**2 + 1, width)
-        self.pos_ln = nn.LayerNorm(width)
-        self.image_pos_ln = nn.LayerNorm(width)
-        self.self_pos_q_linear = nn.Linear(width, width)
-        self.self_pos_k_linear = nn.Linear(width, width)
-        self.cross_pos_q_linear = nn.Linear(width, width)
-        self.cross_pos_k_linear = nn.Linear(width, width)
-        self.absolute_bias = AbsolutePositionBias(width, heads, config.attn_scale_factor)
+        self.pos_ln: nn.Module
+        if config.use_ofasys:
+            self.pos_ln = nn.Identity()
+            self.type_embedding = nn.Embedding(1, width)  # in the file, and never read
+        else:
+            self.embed_image_positions = nn.Embedding(config.image_bucket_size**2 + 1, width)
+            self.pos_ln = nn.LayerNorm(width)
+            self.image_pos_ln = nn.LayerNorm(width)
+        self.self_pos_q_linear: nn.Module
+        self.self_pos_k_linear: nn.Module
+        self.absolute_bias: nn.Module
+        if config.has_absolute_bias:
+            self.self_pos_q_linear = nn.Linear(width, width)
+            self.self_pos_k_linear = nn.Linear(width, width)
+            self.cross_pos_q_linear = nn.Linear(width, width)
+            self.cross_pos_k_linear = nn.Linear(width, width)
+            self.absolute_bias = AbsolutePositionBias(width, heads, config.attn_scale_factor)
+        else:
+            self.self_pos_q_linear = nn.Identity()
+            self.self_pos_k_linear = nn.Identity()
+            self.cross_pos_q_linear = UnappliedLinear(width, width)
+            self.cross_pos_k_linear = UnappliedLinear(width, width)
+            self.absolute_bias = NoPositionBias(heads)
         self.token_rel_pos_table_list = embedding_tables(
             num_tables, 2 * config.token_bucket_size - 1, heads
         )
-        self.image_rel_pos_table_list = embedding_tables(
-            num_tables, num_image_buckets(config.image_bucket_size), heads
-        )
+        if not config.use_ofasys:
+            self.image_rel_pos_table_list = embedding_tables(
+                num_tables, num_image_buckets(config.image_bucket_size), heads
+            )
         self.layers = cast(
             "Sequence[DecoderLayer]",
             nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers)),
@@ -125,10 +144,18 @@ class Decoder(nn.Module):
         """Every layer's keys and values of the source, each [B, H, S, D / H]."""
         return [layer.cross_attn.project_keys_values(encoder_hidden) for layer in self.layers]
 
-    def embed(self, token_ids: Tensor) -> Tensor:
-        """Input of the first layer for int64 ids of any shape; it carries no position."""
-        embedded: Tensor = self.layernorm_embedding(self.embed_tokens(token_ids))
-        return embedded
+    def embed(self, token_ids: Tensor, positions: Tensor) -> Tensor:
+        """Input of the first layer.
+
+        Args:
+            token_ids: int64 of any shape.
+            positions: int64, broadcastable to `token_ids`; they count only where a checkpoint
+                entangles positions and tokens.
+        """
+        embedded = self.embed_tokens(token_ids)
+        if self.adds_positions:
+            embedded = embedded + self.embed_positions(positions)
+        return self.layernorm_embedding(embedded)
 
     def logits(self, x: Tensor) -> Tensor:
         """Scores over the vocabulary [..., V]; the projection is the token embedding itself."""
@@ -153,7 +180,7 @@ class Decoder(nn.Module):
             float [B, T, V].
         """
         length = decoder_input_ids.size(1)
-        x = self.embed(decoder_input_ids)
+        x = self.embed(decoder_input_ids, torch.arange(length, device=decoder_input_ids.device))
         future = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
         self_bias = self.self_attention_bias(length).masked_fill(future, float("-inf"))
         cross_bias = self.cross_attention_bias(length, source_positions).unsqueeze(0)
@@ -190,7 +217,7 @@ class Decoder(nn.Module):
         """
         batch_size, num_beams = token_ids.size(0), token_ids.size(1)
         # Beams are rows of their own in self-attention, and queries of one row in cross-attention.
-        x = self.embed(token_ids)
+        x = self.embed(token_ids, torch.full_like(token_ids, position))
         rows = [batch_size * num_beams, 1, x.size(2)]
         for index, layer in enumerate(self.layers):
             normed = layer.self_attn_layer_norm(x).view(rows)

@@ -17,6 +17,8 @@ from ofa.model.attention import Attention
 from ofa.model.config import RESNET_BLOCKS, ModelConfig
 from ofa.model.positions import (
     AbsolutePositionBias,
+    NoPositionBias,
+    UnappliedLayerNorm,
     embedding_tables,
     image_buckets,
     image_position_ids,
@@ -25,6 +27,7 @@ from ofa.model.positions import (
     token_buckets,
 )
 from ofa.model.resnet import PATCH_STRIDE, RESNET_CHANNELS, ResNet
+from ofa.model.vit import VIT_SIZES, VisionTransformer
 
 
 class EncoderLayer(nn.Module):
@@ -66,22 +69,43 @@ class Encoder(nn.Module):
         self.interpolated_grid = (
             config.orig_patch_image_size // PATCH_STRIDE if config.interpolate_position else 0
         )
+        self.adds_positions = config.entangle_position_embedding
         num_tables = 1 if config.share_attn_bias else config.encoder_layers
 
         self.embed_tokens = embed_tokens
         self.layernorm_embedding = nn.LayerNorm(width)
         self.type_embedding = nn.Embedding(2, width)  # row 0 text, row 1 image
-        self.embed_images = ResNet(RESNET_BLOCKS[config.resnet_type])
-        self.image_proj = nn.Linear(RESNET_CHANNELS, width)
+        self.embed_images: nn.Module
+        if config.use_ofasys:
+            size = VIT_SIZES[config.vit_type]
+            self.embed_images = VisionTransformer(size)
+            self.image_proj = nn.Linear(size.width, width)
+        else:
+            self.embed_images = ResNet(RESNET_BLOCKS[config.resnet_type])
+            self.image_proj = nn.Linear(RESNET_CHANNELS, width)
         self.patch_layernorm_embedding = nn.LayerNorm(width)
 
         self.embed_positions = nn.Embedding(config.max_position_embeddings + 2, width)
         self.embed_image_positions = nn.Embedding(config.image_bucket_size**2 + 1, width)
-        self.pos_ln = nn.LayerNorm(width)
-        self.image_pos_ln = nn.LayerNorm(width)
-        self.pos_q_linear = nn.Linear(width, width)
-        self.pos_k_linear = nn.Linear(width, width)
-        self.absolute_bias = AbsolutePositionBias(width, heads, config.attn_scale_factor)
+        self.pos_ln: nn.Module
+        self.image_pos_ln: nn.Module
+        if config.use_ofasys:
+            self.pos_ln = nn.Identity()
+            self.image_pos_ln = UnappliedLayerNorm(width)
+        else:
+            self.pos_ln = nn.LayerNorm(width)
+            self.image_pos_ln = nn.LayerNorm(width)
+        self.pos_q_linear: nn.Module
+        self.pos_k_linear: nn.Module
+        self.absolute_bias: nn.Module
+        if config.has_absolute_bias:
+            self.pos_q_linear = nn.Linear(width, width)
+            self.pos_k_linear = nn.Linear(width, width)
+            self.absolute_bias = AbsolutePositionBias(width, heads, config.attn_scale_factor)
+        else:
+            self.pos_q_linear = nn.Identity()
+            self.pos_k_linear = nn.Identity()
+            self.absolute_bias = NoPositionBias(heads)
         self.token_rel_pos_table_list = embedding_tables(
             num_tables, 2 * config.token_bucket_size - 1, heads
         )
@@ -94,18 +118,21 @@ class Encoder(nn.Module):
         )
         self.layer_norm = nn.LayerNorm(width)
 
-    def position_states(self, grid_height: int, grid_width: int, prompt_length: int) -> Tensor:
-        """Normalised position embeddings of the whole source, [S, D]; the decoder uses them too."""
+    def image_positions(self, grid_height: int, grid_width: int) -> Tensor:
+        """Position embedding of every patch, [P, D], row-major."""
+        table = self.embed_image_positions
+        device = table.weight.device
         grid = self.interpolated_grid
         if grid > 0 and grid_height * grid_width > grid * grid:
             ids = image_position_ids(self.image_bucket_size, grid, grid)
-            coarse = self.embed_image_positions(ids.to(self.embed_image_positions.weight.device))
-            coarse = coarse.view(1, grid, grid, -1).permute(0, 3, 1, 2)
+            coarse = table(ids.to(device)).view(1, grid, grid, -1).permute(0, 3, 1, 2)
             fine = F.interpolate(coarse, size=[grid_height, grid_width], mode="bilinear")
-            image = fine.permute(0, 2, 3, 1).reshape(grid_height * grid_width, -1)
-        else:
-            ids = image_position_ids(self.image_bucket_size, grid_height, grid_width)
-            image = self.embed_image_positions(ids.to(self.embed_image_positions.weight.device))
+            return fine.permute(0, 2, 3, 1).reshape(grid_height * grid_width, -1)
+        return table(image_position_ids(self.image_bucket_size, grid_height, grid_width).to(device))
+
+    def position_states(self, grid_height: int, grid_width: int, prompt_length: int) -> Tensor:
+        """Positions of the whole source as biases see them, [S, D]; the decoder uses them too."""
+        image = self.image_positions(grid_height, grid_width)
         text = self.embed_positions.weight[:prompt_length]
         return torch.cat([self.image_pos_ln(image), self.pos_ln(text)], dim=0)
 
@@ -138,13 +165,17 @@ class Encoder(nn.Module):
         Returns:
             Hidden states [B, S, D] and the patch grid's height and width, 0 without a picture.
         """
-        text = self.embed_tokens(source_ids) + self.type_embedding.weight[0]
-        text = self.layernorm_embedding(text)
+        text = self.embed_tokens(source_ids)
+        if self.adds_positions:
+            text = text + self.embed_positions.weight[: source_ids.size(1)]
+        text = self.layernorm_embedding(text + self.type_embedding.weight[0])
         if patch_images is None:
             return text, 0, 0
         features = self.embed_images(patch_images)
         grid_height, grid_width = features.size(2), features.size(3)
         image = self.image_proj(features.flatten(2).transpose(1, 2))
+        if self.adds_positions:
+            image = image + self.image_positions(grid_height, grid_width)
         image = self.patch_layernorm_embedding(image + self.type_embedding.weight[1])
         return torch.cat([image, text], dim=1), grid_height, grid_width
 

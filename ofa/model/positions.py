@@ -1,8 +1,9 @@
 """Where tokens and patches stand: bucket indices and the bias they give to attention scores.
 
-OFA adds no position to its inputs. Every attention score gets an absolute bias, the scaled product
-of two projections of position embeddings, and inside the text and inside the picture a relative
-bias out of a learned table. Neither depends on content.
+Every attention score gets an absolute bias, the scaled product of two projections of position
+embeddings, and inside the text and inside the picture a relative bias out of a learned table.
+Neither depends on content. No position is added to the inputs, unless a checkpoint entangles them;
+then the ofasys layout has no absolute bias.
 
 Source: modelscope `modeling_ofa.py` (make_token_bucket_position, make_image_bucket_position).
 """
@@ -93,3 +94,31 @@ class AbsolutePositionBias(nn.Module):
         q = queries.view(queries.size(0), self.num_heads, self.head_dim).transpose(0, 1)
         k = keys.view(keys.size(0), self.num_heads, self.head_dim).transpose(0, 1)
         return torch.matmul(q * self.scale, k.transpose(1, 2))
+
+
+class NoPositionBias(nn.Module):
+    """Zeros, in place of `AbsolutePositionBias` where positions are added to the inputs instead."""
+
+    def __init__(self, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+
+    def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Positions [T, D] and [S, D] to a bias [H, T, S] of zeros."""
+        return queries.new_zeros([self.num_heads, queries.size(0), keys.size(0)])
+
+
+class UnappliedLayerNorm(nn.LayerNorm):
+    """Holds parameters that a checkpoint has and the reference never applies."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` itself."""
+        return x
+
+
+class UnappliedLinear(nn.Linear):
+    """Holds parameters that a checkpoint has and the reference never applies."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` itself."""
+        return x

@@ -71,6 +71,7 @@ def test_a_published_configuration_is_read() -> None:
         encoder_ffn_dim=1024,
         decoder_ffn_dim=1024,
         resnet_type="resnet50",
+        disable_entangle=True,
     )
 
 
@@ -85,6 +86,10 @@ def test_an_empty_configuration_has_the_references_defaults() -> None:
     assert (config.code_image_size, config.orig_patch_image_size) == (128, 224)
     assert not config.interpolate_position
     assert not config.share_attn_bias
+    assert not config.entangle_position_embedding
+    assert not config.disable_entangle
+    assert not config.use_ofasys
+    assert config.vit_type == "vit_base"
 
 
 def test_generic_fields_of_transformers_are_tolerated() -> None:
@@ -94,7 +99,16 @@ def test_generic_fields_of_transformers_are_tolerated() -> None:
     assert ModelConfig.from_dict(generic) == ModelConfig()
 
 
-@pytest.mark.parametrize("flag", ["share_attn_bias", "interpolate_position"])
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "share_attn_bias",
+        "interpolate_position",
+        "use_ofasys",
+        "entangle_position_embedding",
+        "disable_entangle",
+    ],
+)
 def test_supported_flags_are_read(flag: str) -> None:
     assert getattr(ModelConfig.from_dict({flag: True}), flag) is True
 
@@ -102,9 +116,7 @@ def test_supported_flags_are_read(flag: str) -> None:
 @pytest.mark.parametrize(
     ("flag", "value", "supported"),
     [
-        ("use_ofasys", True, False),
         ("use_gamma_feature", True, False),
-        ("entangle_position_embedding", True, False),
         ("scale_embedding", True, False),
         ("activation_function", "relu", "gelu"),
         ("normformer", False, True),
@@ -174,6 +186,39 @@ def test_an_unknown_stem_is_refused_with_the_known_ones() -> None:
         "config.json: resnet_type must be one of resnet18, resnet34, resnet50, resnet101, "
         "resnet152, got 'resnet26'"
     )
+
+
+def test_an_unknown_vit_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(CheckpointError) as caught:
+        ModelConfig.from_dict({"use_ofasys": True, "vit_type": "vit_giant"})
+    assert str(caught.value) == (
+        "config.json: vit_type must be one of vit_base, vit_large, vit_large_336, vit_huge, "
+        "got 'vit_giant'"
+    )
+
+
+@pytest.mark.parametrize("entangled", [False, True])
+def test_only_the_entangled_ofasys_layout_has_no_absolute_bias(entangled: bool) -> None:
+    assert ModelConfig(entangle_position_embedding=entangled).has_absolute_bias
+    ofasys = ModelConfig(use_ofasys=True, entangle_position_embedding=entangled)
+    assert ofasys.has_absolute_bias == (not entangled)
+
+
+@pytest.mark.parametrize(
+    ("values", "smallest", "largest"),
+    [
+        # A ResNet rounds up to whole patches, a ViT down. 42 is the side of the position table.
+        ({}, 1, 42 * 16),
+        ({"use_ofasys": True, "vit_type": "vit_base"}, 16, 42 * 16 + 15),
+        ({"use_ofasys": True, "vit_type": "vit_huge"}, 14, 42 * 14 + 13),
+        ({"image_bucket_size": 6}, 1, 96),
+    ],
+)
+def test_picture_sizes_are_bounded_by_the_position_table(
+    values: dict[str, Any], smallest: int, largest: int
+) -> None:
+    sizes = ModelConfig.from_dict(values).picture_sizes
+    assert (sizes[0], sizes[-1]) == (smallest, largest)
 
 
 def test_an_integer_does_as_a_float() -> None:

@@ -269,25 +269,25 @@ def _set_aside(
 
 
 def best_hypotheses(
-    state: BeamState, num_captions: Tensor, pad_id: int
+    state: BeamState, num_hypotheses: Tensor, pad_id: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The ended hypotheses of every row, best first.
 
     Args:
         state: after the last step.
-        num_captions: int64 [B], hypotheses wanted by row.
+        num_hypotheses: int64 [B], hypotheses wanted by row.
         pad_id: fills what a row does not have.
 
     Returns:
         token_ids int64 [B, N, T], scores float32 [B, N] and log_probs float32 [B, N, T] with N the
-        greatest of `num_captions` and T the longest answer; -inf, padding and zeros where a row
+        greatest of `num_hypotheses` and T the longest answer; -inf, padding and zeros where a row
         wants or has fewer.
     """
-    most = int(num_captions.max())
+    most = int(num_hypotheses.max())
     num_beams = state.tokens.size(1)
     scores, order = state.finished_scores[:, :num_beams].sort(dim=1, descending=True, stable=True)
     scores, order = scores[:, :most], order[:, :most]
-    unwanted = torch.arange(most, device=scores.device) >= num_captions[:, None]
+    unwanted = torch.arange(most, device=scores.device) >= num_hypotheses[:, None]
     history = order[:, :, None].expand(-1, -1, state.totals.size(2))
     token_ids = state.finished_tokens.gather(1, history).masked_fill(unwanted[:, :, None], pad_id)
     log_probs = state.finished_log_probs.gather(1, history).masked_fill(unwanted[:, :, None], 0.0)

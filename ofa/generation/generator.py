@@ -80,7 +80,7 @@ class Generator(nn.Module):
         self,
         patch_images: Tensor,
         source_ids: Tensor,
-        num_captions: Tensor,
+        num_hypotheses: Tensor,
         beam_size: Tensor,
         max_length: Tensor,
         min_length: Tensor,
@@ -93,7 +93,7 @@ class Generator(nn.Module):
         Args:
             patch_images: uint8 [B, 3, S, S].
             source_ids: int64 [B, L], the prompt with BOS and EOS, padded on the right.
-            num_captions: int32 [B, 1].
+            num_hypotheses: int32 [B, 1].
             beam_size: int32 [B, 1].
             max_length: int32 [B, 1].
             min_length: int32 [B, 1].
@@ -103,7 +103,7 @@ class Generator(nn.Module):
 
         Returns:
             token_ids int64 [B, N, T], hypothesis_scores float32 [B, N] and hypothesis_log_probs
-            float32 [B, N, T]; N is the batch's greatest `num_captions`, T its longest answer.
+            float32 [B, N, T]; N is the batch's greatest `num_hypotheses`, T its longest answer.
         """
         num_beams = int(beam_size.max())
         row_max_length = self.row_max_length(source_ids, max_length[:, 0])
@@ -149,4 +149,4 @@ class Generator(nn.Module):
             if bool(state.is_done.all()):
                 break
             reorder_cache(cache, (first_row + beams).view(-1), step + 1)
-        return best_hypotheses(state, num_captions[:, 0].long(), self.pad_id)
+        return best_hypotheses(state, num_hypotheses[:, 0].long(), self.pad_id)

@@ -57,12 +57,12 @@ def prompts(count: int) -> Tensor:
 def assert_same_row(actual: Answer, expected: Answer, row: int) -> None:
     """Row `row` of `actual` is the only row of `expected`, whatever both are padded to."""
     token_ids, scores, log_probs = (tensor[row] for tensor in actual)
-    num_captions, length = expected[0].shape[1:]
-    assert token_ids[:num_captions, :length].tolist() == expected[0][0].tolist()
+    num_hypotheses, length = expected[0].shape[1:]
+    assert token_ids[:num_hypotheses, :length].tolist() == expected[0][0].tolist()
     assert (token_ids[:, length:] == PAD).all()
-    torch.testing.assert_close(scores[:num_captions], expected[1][0], rtol=1e-6, atol=1e-5)
-    assert (scores[num_captions:] == -torch.inf).all()
-    torch.testing.assert_close(log_probs[:num_captions, :length], expected[2][0], rtol=0, atol=1e-4)
+    torch.testing.assert_close(scores[:num_hypotheses], expected[1][0], rtol=1e-6, atol=1e-5)
+    assert (scores[num_hypotheses:] == -torch.inf).all()
+    torch.testing.assert_close(log_probs[:num_hypotheses, :length], expected[2][0], rtol=0, atol=1e-4)
     assert not log_probs[:, length:].any()
 
 

@@ -6,14 +6,14 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ofa.errors import CheckpointError
 from ofa.generation import Generator
@@ -21,8 +21,8 @@ from ofa.model import ModelConfig, OFAModel
 from ofa.model.positions import MAX_TEXT_LENGTH, image_buckets, token_buckets
 from ofa.options import OptionLimits
 from ofa.task_config import TaskConfig
-from ofa.tasks import TASKS, CaptioningTask, TaskSettings
-from ofa.tokenizer import EnglishTokenizer
+from ofa.tasks import TASKS, Task, TaskSettings
+from ofa.tokenizer import Tokenizer, load_tokenizer
 
 #: In order of preference, as transformers has it.
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -34,6 +34,12 @@ _TIED_NAMES = (
     "decoder.embed_tokens.weight",
     "decoder.output_projection.weight",
 )
+#: Published under OFA's name, but other models: speech, number puzzles, database queries.
+_OTHER_TASKS = ("auto-speech-recognition", "sudoku", "text2sql")
+#: The task of a folder that was not made for a particular one.
+_PRETRAINED = "generate"
+#: Labels that are returned with their probabilities when a request names no number.
+_NUM_LABELS = 5
 
 
 @dataclass(frozen=True)
@@ -44,12 +50,14 @@ class Checkpoint:
         folder: where the tokenizer files are.
         model: the network in float32, in evaluation mode.
         task_config: what the folder says of its task.
+        labels: what the answer is one of, in the order of their file; empty if it can be anything.
         weights_sha256: of the weight file, in hexadecimal.
     """
 
     folder: Path
     model: OFAModel
     task_config: TaskConfig
+    labels: tuple[str, ...]
     weights_sha256: str
 
     def default_limits(self) -> OptionLimits:
@@ -57,12 +65,12 @@ class Checkpoint:
         defaults = self.task_config.defaults
         return OptionLimits(defaults.beam_size, defaults.max_length)
 
-    def build_task(self, limits: OptionLimits) -> CaptioningTask:
+    def build_task(self, limits: OptionLimits) -> Task:
         """Pre- and postprocessing for an export with the given bounds.
 
         Raises:
             CheckpointError: a bound is below the folder's own default, or above what the position
-                tables hold.
+                tables hold; or a setting does not do for the task.
         """
         config = self.task_config
         task = TASKS[config.task]
@@ -74,36 +82,62 @@ class Checkpoint:
                 raise CheckpointError(
                     f"the largest {name} is {bound}; the checkpoint's own {name} is {default}"
                 )
-        longest = limits.max_length
-        longest += int(config.search.max_length_a * (config.max_source_length + 2))
-        num_positions = min(self.model.config.max_position_embeddings, MAX_TEXT_LENGTH)
-        if longest >= num_positions:
-            raise CheckpointError(
-                f"the largest length is {longest}; the position table allows up to "
-                f"{num_positions - 1}"
-            )
+        search = task.search(config.gen_type)
+        defaults = config.defaults
+        if search == "beam":
+            longest = limits.max_length
+            longest += int(config.search.max_length_a * (config.max_source_length + 2))
+            num_positions = min(self.model.config.max_position_embeddings, MAX_TEXT_LENGTH)
+            if longest >= num_positions:
+                raise CheckpointError(
+                    f"the largest length is {longest}; the position table allows up to "
+                    f"{num_positions - 1}"
+                )
+        if search == "traverse":
+            if not self.labels:
+                raise CheckpointError(
+                    "configuration.json: gen_type traverse needs labels, but names no answer2label"
+                )
+            defaults = replace(defaults, num_hypotheses=min(_NUM_LABELS, len(self.labels)))
         settings = TaskSettings(
             task=config.task,
             language=config.language,
+            search=search,
             prompt=task.default_prompt if config.prompt is None else config.prompt,
+            prompt_type=task.decoder_prompt_type(config.gen_type, config.prompt_type),
+            labels=self.labels,
             patch_image_size=config.patch_image_size,
+            max_image_size=config.max_image_size,
+            is_document=config.is_document,
             max_source_length=config.max_source_length,
-            defaults=config.defaults,
+            defaults=defaults,
             limits=limits,
         )
         return task(settings, self.folder)
 
-    def build_generator(self) -> Generator:
+    def build_generator(self) -> nn.Module:
         """The network with its search, in evaluation mode."""
         config = self.task_config
-        unk_id = EnglishTokenizer(self.folder).unk_id
-        return Generator(
-            self.model, config.search, config.pixel_mean, config.pixel_std, unk_id
-        ).eval()
+        task = TASKS[config.task]
+        tokenizer = load_tokenizer(config.language, self.folder)
+        prompt_type = task.decoder_prompt_type(config.gen_type, config.prompt_type)
+        search = replace(config.search, prompt_type=prompt_type)
+        generator = Generator(
+            self.model, search, config.pixel_mean, config.pixel_std, tokenizer.unk_id
+        )
+        return generator.eval()
 
 
-def load_checkpoint(folder: Path) -> Checkpoint:
+def load_checkpoint(
+    folder: Path, configuration: Path | None = None, task: str | None = None
+) -> Checkpoint:
     """Read a checkpoint folder.
+
+    Args:
+        folder: as published.
+        configuration: read in place of the folder's own `configuration.json`, because one weight
+            file may do several tasks.
+        task: ModelScope's name of a task, to be used in place of the configuration's.
 
     Raises:
         CheckpointError: a file is missing or malformed, the files contradict each other, or the
@@ -113,16 +147,16 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         raise CheckpointError(f"checkpoint folder {folder} does not exist")
     try:
         config = ModelConfig.from_dict(_read_json(folder / "config.json"))
-        task_file = folder / "configuration.json"
-        task_config = TaskConfig.from_dict(_read_json(task_file) if task_file.exists() else {})
-        _check_task(task_config)
-        _check_vocabulary(config, EnglishTokenizer(folder))
+        task_config = _read_task_config(folder, configuration, task)
+        tokenizer = load_tokenizer(task_config.language, folder)
+        _check_vocabulary(config, tokenizer)
+        labels = _read_labels(folder, task_config, tokenizer)
         _check_patch_grid(config, task_config)
         weights = _find_weights(folder)
         model = _load_model(config, _read_weights(weights))
     except CheckpointError as error:
         raise CheckpointError(f"{folder.name}: {error}") from error
-    return Checkpoint(folder, model, task_config, _sha256(weights))
+    return Checkpoint(folder, model, task_config, labels, _sha256(weights))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -137,25 +171,58 @@ def _read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _check_task(task_config: TaskConfig) -> None:
-    if task_config.task not in TASKS:
+def _read_task_config(folder: Path, configuration: Path | None, task: str | None) -> TaskConfig:
+    path = configuration or folder / "configuration.json"
+    # Hugging Face's folders have no such file.
+    is_there = configuration is not None or path.exists()
+    config = TaskConfig.from_dict(_read_json(path) if is_there else {})
+    if task is not None:
+        return replace(config, task=task)
+    if config.task in _OTHER_TASKS:
         raise CheckpointError(
-            f"configuration.json: task {task_config.task!r} is not supported; "
+            f"configuration.json: task {config.task!r} is not supported; "
             f"supported are {', '.join(TASKS)}"
         )
+    # A folder that names no task that anyone could ask for is a pretrained model.
+    return config if config.task in TASKS else replace(config, task=_PRETRAINED)
 
 
-def _check_vocabulary(config: ModelConfig, tokenizer: EnglishTokenizer) -> None:
+def _read_labels(folder: Path, task_config: TaskConfig, tokenizer: Tokenizer) -> tuple[str, ...]:
+    """Labels in the order of their file; the numbers that stand beside them play no part."""
+    name = task_config.label_file
+    if name is None:
+        return ()
+    if not (folder / name).resolve().is_relative_to(folder.resolve()):
+        raise CheckpointError(f"configuration.json: answer2label {name!r} is outside of the folder")
+    labels = tuple(_read_json(folder / name))
+    if not labels:
+        raise CheckpointError(f"{name} holds no labels")
+    if task_config.search.constraint_range is not None:
+        raise CheckpointError(
+            "configuration.json: answer2label and constraint_range exclude another"
+        )
+    by_ids: dict[tuple[int, ...], str] = {}
+    for label in labels:
+        ids = tuple(tokenizer.encode_label(label))
+        if ids in by_ids:
+            raise CheckpointError(f"{name}: {by_ids[ids]!r} and {label!r} have the same tokens")
+        if not ids:
+            raise CheckpointError(f"{name}: the label {label!r} has no tokens")
+        by_ids[ids] = label
+    return labels
+
+
+def _check_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> None:
     if config.vocab_size != tokenizer.vocab_size:
         raise CheckpointError(
-            f"config.json has vocab_size {config.vocab_size}, but vocab.json with codes and bins "
-            f"gives {tokenizer.vocab_size}"
+            f"config.json has vocab_size {config.vocab_size}, but {tokenizer.files[0]} with "
+            f"codes and bins gives {tokenizer.vocab_size}"
         )
     ours = (config.bos_token_id, config.pad_token_id, config.eos_token_id)
     theirs = (tokenizer.bos_id, tokenizer.pad_id, tokenizer.eos_id)
     if ours != theirs:
         raise CheckpointError(
-            f"config.json numbers BOS, PAD and EOS {ours}, but vocab.json {theirs}"
+            f"config.json numbers BOS, PAD and EOS {ours}, but {tokenizer.files[0]} {theirs}"
         )
 
 

@@ -4,6 +4,7 @@ OFAError
 ├── CheckpointError         a checkpoint folder that is incomplete or contradicts itself
 └── RequestError            the caller's input cannot be served; the message is meant for them
     ├── InvalidImageError   not a picture, or over a limit
+    ├── InvalidTextError    not a text, or over a limit
     └── InvalidOptionError  an unknown generation option, or a value out of range
 """
 
@@ -22,6 +23,10 @@ class RequestError(OFAError):
 
 class InvalidImageError(RequestError):
     """The bytes are not a picture that can be decoded, or it is over a limit."""
+
+
+class InvalidTextError(RequestError):
+    """A text is missing, is not UTF-8, or is over a limit."""
 
 
 class InvalidOptionError(RequestError):

@@ -19,7 +19,8 @@ class GenerationOptions:
     """One row's options, all filled in.
 
     Attributes:
-        num_captions: hypotheses wanted, best first.
+        num_hypotheses: how many are wanted, best first. A request calls it by what its task
+            finds: `num_captions`, `num_boxes`, ...
         beam_size: hypotheses kept alive at every step.
         max_length: most tokens of an answer, EOS not counted.
         min_length: fewest tokens of an answer, EOS not counted.
@@ -29,7 +30,7 @@ class GenerationOptions:
         temperature: divides the logits before the softmax.
     """
 
-    num_captions: int
+    num_hypotheses: int
     beam_size: int
     max_length: int
     min_length: int
@@ -43,6 +44,9 @@ OPTION_DTYPES: dict[str, type[np.generic]] = {
     field.name: np.int32 if field.type == "int" else np.float32
     for field in fields(GenerationOptions)
 }
+
+#: The option whose name in a request depends on the task.
+COUNT_OPTION = "num_hypotheses"
 
 #: Bounds without a natural limit, wide enough for any use and far from float32's overflow.
 _MAX_LENGTH_PENALTY = 10.0
@@ -63,30 +67,48 @@ class OptionLimits:
     max_length: int
 
 
+def request_options(count_option: str) -> dict[str, type[np.generic]]:
+    """The options of a request and their tensor dtypes, with the count under its own name."""
+    return {
+        count_option if name == COUNT_OPTION else name: dtype
+        for name, dtype in OPTION_DTYPES.items()
+    }
+
+
 def resolve_options(
-    given: Mapping[str, int | float], defaults: GenerationOptions, limits: OptionLimits
+    given: Mapping[str, int | float],
+    defaults: GenerationOptions,
+    limits: OptionLimits,
+    count_option: str = COUNT_OPTION,
 ) -> GenerationOptions:
     """Fill in what a request leaves out, and check every value.
 
     A default that a given value makes impossible gives way to it: `max_length` 4 lowers a default
-    `min_length` of 8, `beam_size` 1 a default `num_captions` of 2.
+    `min_length` of 8, `beam_size` 1 a default `num_hypotheses` of 2.
+
+    Args:
+        given: what the request names.
+        defaults: for what it does not name.
+        limits: of the exported generator.
+        count_option: what the request calls `num_hypotheses`.
 
     Raises:
         InvalidOptionError: an unknown name, or a value out of range.
     """
-    unknown = sorted(set(given) - set(OPTION_DTYPES))
+    known = request_options(count_option)
+    unknown = sorted(set(given) - set(known))
     if unknown:
         raise InvalidOptionError(
-            f"unknown option {', '.join(unknown)}; known are {', '.join(OPTION_DTYPES)}"
+            f"unknown option {', '.join(unknown)}; known are {', '.join(known)}"
         )
 
     def take(name: str, minimum: float, maximum: float) -> float:
         default: int | float = getattr(defaults, name)
-        value = given.get(name)
+        asked_as = count_option if name == COUNT_OPTION else name
+        value = given.get(asked_as)
         if value is None:
             value = min(max(default, minimum), maximum)
-        if not (math.isfinite(value) and minimum <= value <= maximum):
-            raise InvalidOptionError(f"{name} is {value:g}; allowed are {minimum:g} to {maximum:g}")
+        check_range(asked_as, value, minimum, maximum)
         return int(value) if isinstance(default, int) else float(value)
 
     # Longer n-grams than an answer bar nothing, yet a checkpoint may ask for them.
@@ -94,7 +116,7 @@ def resolve_options(
     beam_size = take("beam_size", 1, limits.max_beam_size)
     max_length = take("max_length", 1, limits.max_length)
     return GenerationOptions(
-        num_captions=int(take("num_captions", 1, beam_size)),
+        num_hypotheses=int(take(COUNT_OPTION, 1, beam_size)),
         beam_size=int(beam_size),
         max_length=int(max_length),
         min_length=int(take("min_length", 0, max_length)),
@@ -102,3 +124,13 @@ def resolve_options(
         length_penalty=take("length_penalty", -_MAX_LENGTH_PENALTY, _MAX_LENGTH_PENALTY),
         temperature=take("temperature", _MIN_TEMPERATURE, _MAX_TEMPERATURE),
     )
+
+
+def check_range(name: str, value: float, minimum: float, maximum: float) -> None:
+    """Refuse an option's value out of range.
+
+    Raises:
+        InvalidOptionError: naming the option, the value and its range.
+    """
+    if not (math.isfinite(value) and minimum <= value <= maximum):
+        raise InvalidOptionError(f"{name} is {value:g}; allowed are {minimum:g} to {maximum:g}")

@@ -19,11 +19,12 @@ _READ_KEYS = frozenset(
     {
         *("beam_size", "max_len_b", "min_len", "no_repeat_ngram_size", "len_penalty"),
         *("temperature", "max_len_a", "match_source_len", "normalize_scores", "unk_penalty"),
+        "constraint_range",
     }
 )
-#: Keys of `model.beam_search` that other tasks use, with the value that switches them off.
+#: Keys of `model.beam_search` that no published checkpoint sets, with the value that switches them
+#: off.
 _UNUSED_KEYS: dict[str, Any] = {
-    "constraint_range": None,
     "gen_code": False,
     "gen_box": False,
     "ignore_eos": False,
@@ -45,12 +46,18 @@ class SearchConfig:
         match_source_length: the prompt's length, EOS not counted, replaces `max_length`.
         normalize_scores: divide sums by length ** length_penalty.
         unk_penalty: subtracted from UNK's log-probability.
+        constraint_range: first token id and the one after the last that may be generated beside
+            the special tokens; None allows all.
+        prompt_type: what the decoder starts with after BOS: "none", "prev_output" (the prompt
+            without EOS) or "src" (the whole prompt).
     """
 
     max_length_a: float = 0.0
     match_source_length: bool = False
     normalize_scores: bool = True
     unk_penalty: float = 0.0
+    constraint_range: tuple[int, int] | None = None
+    prompt_type: str = "none"
 
 
 @dataclass(frozen=True)
@@ -58,10 +65,15 @@ class TaskConfig:
     """One checkpoint's task, as its folder describes it.
 
     Attributes:
-        task: ModelScope's name of the task.
-        language: "en".
+        task: ModelScope's name of the task; empty if the folder names none.
+        language: "en" or "zh".
+        gen_type: "generation" or "traverse".
         prompt: replaces the task's default prompt if there is one.
+        prompt_type: "none", "prev_output" or "src"; only some tasks use it.
+        label_file: name of the file of labels, if there is one.
         patch_image_size: pixels on a side of the square that the picture is resized to.
+        max_image_size: pixels that the location tokens' range stands for.
+        is_document: whether OCR reads a wide line of text.
         pixel_mean: subtracted from every channel, red first.
         pixel_std: divides every channel.
         max_source_length: most tokens of the prompt, BOS and EOS not counted.
@@ -71,8 +83,13 @@ class TaskConfig:
 
     task: str
     language: str
+    gen_type: str
     prompt: str | None
+    prompt_type: str
+    label_file: str | None
     patch_image_size: int
+    max_image_size: int
+    is_document: bool
     pixel_mean: tuple[float, float, float]
     pixel_std: tuple[float, float, float]
     max_source_length: int
@@ -87,25 +104,22 @@ class TaskConfig:
             CheckpointError: a value is malformed or asks for what is not supported.
         """
         model = _object(values, "model")
-        for key, supported in (
-            ("multimodal_type", "default"),
-            ("language", "en"),
-            ("answer2label", None),
-        ):
-            if model.get(key, supported) != supported:
-                raise CheckpointError(
-                    f"configuration.json: model.{key}={model[key]!r} is not supported "
-                    f"(only {supported!r} is)"
-                )
+        _choice(model, "multimodal_type", ("default",))
+        language = _choice(model, "language", ("en", "zh", "cn"))
         imagenet = _typed(model, "imagenet_default_mean_and_std", default=False)
         defaults, search = _read_beam_search(
             _object(model, "beam_search"), _typed(model, "num_return_sequences", default=1)
         )
         return cls(
-            task=_typed(values, "task", default="image-captioning"),
-            language="en",
+            task=_typed(values, "task", default=""),
+            language="en" if language == "en" else "zh",
+            gen_type=_choice(model, "gen_type", ("generation", "traverse")),
             prompt=_typed(model, "prompt", default="") or None,
+            prompt_type=_choice(model, "prompt_type", ("none", "prev_output", "src")),
+            label_file=_typed(model, "answer2label", default="") or None,
             patch_image_size=_typed(model, "patch_image_size", default=480),
+            max_image_size=_typed(model, "max_image_size", default=512),
+            is_document=_typed(model, "is_document", default=False),
             pixel_mean=_IMAGENET_MEAN if imagenet else _HALF,
             pixel_std=_IMAGENET_STD if imagenet else _HALF,
             max_source_length=_typed(model, "max_src_length", default=256),
@@ -138,11 +152,40 @@ def _typed(values: Mapping[str, Any], key: str, default: _T) -> _T:
     return value
 
 
+def _choice(values: Mapping[str, Any], key: str, choices: tuple[str, ...]) -> str:
+    """The value of `key`, one of `choices`, of which the first is the default."""
+    value = values.get(key, choices[0])
+    if value not in choices:
+        raise CheckpointError(
+            f"configuration.json: model.{key}={value!r} is not supported "
+            f"(only {', '.join(map(repr, choices))})"
+        )
+    return str(value)
+
+
+def _read_range(value: object) -> tuple[int, int] | None:
+    """The value of `constraint_range`, "first,end" or nothing."""
+    if value is None or value == "":
+        return None
+    try:
+        first, end = map(int, str(value).split(","))
+    except ValueError as error:
+        raise CheckpointError(
+            f"configuration.json: beam_search.constraint_range must read FIRST,END, got {value!r}"
+        ) from error
+    if not 4 <= first < end:
+        raise CheckpointError(
+            f"configuration.json: beam_search.constraint_range is {value!r}; allowed are 4 <= "
+            "FIRST < END"
+        )
+    return first, end
+
+
 def _read_beam_search(
-    values: Mapping[str, Any], num_captions: int
+    values: Mapping[str, Any], num_hypotheses: int
 ) -> tuple[GenerationOptions, SearchConfig]:
     defaults = GenerationOptions(
-        num_captions=num_captions,
+        num_hypotheses=num_hypotheses,
         beam_size=_typed(values, "beam_size", default=5),
         max_length=_typed(values, "max_len_b", default=16),
         min_length=_typed(values, "min_len", default=1),
@@ -155,17 +198,18 @@ def _read_beam_search(
         match_source_length=_typed(values, "match_source_len", default=False),
         normalize_scores=_typed(values, "normalize_scores", default=True),
         unk_penalty=_typed(values, "unk_penalty", default=0.0),
+        constraint_range=_read_range(values.get("constraint_range")),
     )
     for key, value in values.items():
         if key in _UNUSED_KEYS and value != _UNUSED_KEYS[key]:
             raise CheckpointError(
-                f"configuration.json: beam_search.{key}={value!r} is not supported by this task"
+                f"configuration.json: beam_search.{key}={value!r} is not supported"
             )
         if key not in _UNUSED_KEYS and key not in _READ_KEYS:
             raise CheckpointError(f"configuration.json: unknown key beam_search.{key}")
-    if not 1 <= defaults.num_captions <= defaults.beam_size:
+    if not 1 <= defaults.num_hypotheses <= defaults.beam_size:
         raise CheckpointError(
-            f"configuration.json: num_return_sequences is {num_captions}; "
+            f"configuration.json: num_return_sequences is {num_hypotheses}; "
             f"allowed are 1 to beam_size, {defaults.beam_size}"
         )
     if not 0 <= defaults.min_length <= defaults.max_length:

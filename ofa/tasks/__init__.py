@@ -7,14 +7,15 @@ from pathlib import Path
 from ofa.errors import CheckpointError
 from ofa.tasks.captioning import CaptioningTask
 from ofa.tasks.settings import TaskSettings
+from ofa.tasks.task import Task, TaskTensors
 
-__all__ = ["CaptioningTask", "TaskSettings", "load_task"]
+__all__ = ["TASKS", "Task", "TaskSettings", "TaskTensors", "load_task"]
 
 #: Every task by the name that `configuration.json` has for it (modelscope `Tasks`).
-TASKS = {CaptioningTask.name: CaptioningTask}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (CaptioningTask,)}
 
 
-def load_task(directory: Path) -> CaptioningTask:
+def load_task(directory: Path) -> Task:
     """The task that `ofa export` saved in `directory`.
 
     Raises:

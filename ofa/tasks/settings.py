@@ -22,9 +22,15 @@ class TaskSettings:
 
     Attributes:
         task: name of the task in `ofa.tasks.TASKS`.
-        language: "en".
+        language: "en" or "zh".
+        search: "beam", "traverse" (all labels are scored) or "sampling" (picture codes).
         prompt: text in front of the model; a leading space matters.
+        prompt_type: what the decoder starts with before a label: "none", "prev_output" (the
+            prompt without EOS) or "src" (the whole prompt).
+        labels: what the answer is one of; empty if it can be anything.
         patch_image_size: pixels on a side of the square that the picture is resized to.
+        max_image_size: pixels that the location tokens' range stands for.
+        is_document: whether text is read from a wide line of it, not from a scene.
         max_source_length: most tokens of the prompt, BOS and EOS not counted.
         defaults: options of a request that names none.
         limits: what the exported generator is bounded by.
@@ -32,8 +38,13 @@ class TaskSettings:
 
     task: str
     language: str
+    search: str
     prompt: str
+    prompt_type: str
+    labels: tuple[str, ...]
     patch_image_size: int
+    max_image_size: int
+    is_document: bool
     max_source_length: int
     defaults: GenerationOptions
     limits: OptionLimits
@@ -52,6 +63,7 @@ class TaskSettings:
         """
         try:
             values = json.loads((directory / _FILE).read_text("utf-8"))
+            values["labels"] = tuple(values["labels"])
             values["defaults"] = GenerationOptions(**values["defaults"])
             values["limits"] = OptionLimits(**values["limits"])
             return cls(**values)

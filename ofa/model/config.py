@@ -169,6 +169,11 @@ class ModelConfig:
             return range(patch_size, (self.image_bucket_size + 1) * patch_size)
         return range(1, self.image_bucket_size * PATCH_STRIDE + 1)
 
+    @property
+    def code_grid_size(self) -> int:
+        """Codes on a side of a picture that the decoder writes; each stands for 8 x 8 pixels."""
+        return self.code_image_size // 8
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
         """Read the object in a `config.json`.

@@ -67,7 +67,7 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Text positions only; the modules of the code (picture token) mode are kept for loading."""
+    """Text positions only; `CodeDecoder` uses the modules of the code (picture token) mode."""
 
     def __init__(self, config: ModelConfig, embed_tokens: nn.Embedding) -> None:
         super().__init__()
@@ -215,9 +215,27 @@ class Decoder(nn.Module):
         Returns:
             float [B, K, V].
         """
-        batch_size, num_beams = token_ids.size(0), token_ids.size(1)
-        # Beams are rows of their own in self-attention, and queries of one row in cross-attention.
         x = self.embed(token_ids, torch.full_like(token_ids, position))
+        row_bias = self_bias[:, None, :, position : position + 1, : position + 1]
+        return self.logits(self.run_layers(x, position, cache, row_bias, cross_bias))
+
+    def run_layers(
+        self, x: Tensor, position: int, cache: KVCache, self_bias: Tensor, cross_bias: Tensor
+    ) -> Tensor:
+        """All layers for one more token of every beam.
+
+        Args:
+            x: [B, K, D], the embedded tokens at `position`.
+            position: how many tokens came before.
+            cache: keys and values; gets those of this position.
+            self_bias: bias of this position for itself and those before, [N, 1, H, 1, T].
+            cross_bias: bias of this position for the source, broadcastable to [B, H, K, S].
+
+        Returns:
+            [B, K, D], what `logits` takes.
+        """
+        batch_size, num_beams = x.size(0), x.size(1)
+        # Beams are rows of their own in self-attention, and queries of one row in cross-attention.
         rows = [batch_size * num_beams, 1, x.size(2)]
         for index, layer in enumerate(self.layers):
             normed = layer.self_attn_layer_norm(x).view(rows)
@@ -229,12 +247,10 @@ class Decoder(nn.Module):
                 normed,
                 cache.self_keys[index][:, :, : position + 1],
                 cache.self_values[index][:, :, : position + 1],
-                self_bias[
-                    index % self_bias.size(0), None, :, position : position + 1, : position + 1
-                ],
+                self_bias[index % self_bias.size(0)],
             ).view(batch_size, num_beams, -1)
             x = layer.cross_attend(
                 x, cache.cross_keys[index], cache.cross_values[index], cross_bias
             )
             x = layer.feed_forward(x)
-        return self.logits(x)
+        return x

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 #: Text positions that the logarithmic scale is made for (the rows of the reference's buffer).
@@ -51,6 +52,23 @@ def image_buckets(bucket_size: int, height: int, width: int) -> Tensor:
     row_distance = rows[:, None] - rows[None, :] + bucket_size - 1
     column_distance = columns[:, None] - columns[None, :] + bucket_size - 1
     return row_distance * (2 * bucket_size - 1) + column_distance
+
+
+def code_buckets(bucket_size: int, height: int, width: int) -> Tensor:
+    """Row of the image bias table for every pair of decoder positions in code mode.
+
+    Position 0 is BOS, which has three rows of its own at the end of the table: as query, as key,
+    and as both. The codes of a `height` x `width` grid follow.
+
+    Returns:
+        int64 [1 + height * width, 1 + height * width]; entry [i, j] is for query i, key j.
+    """
+    buckets = F.pad(image_buckets(bucket_size, height, width), [1, 0, 1, 0])
+    first = num_image_buckets(bucket_size) - 3
+    buckets[0, :] = first
+    buckets[:, 0] = first + 1
+    buckets[0, 0] = first + 2
+    return buckets
 
 
 def num_image_buckets(bucket_size: int) -> int:

@@ -51,9 +51,10 @@ class QuickGELU(nn.Module):
 class SelfAttention(nn.Module):
     """Plain multi-head attention with the parameter names of `nn.MultiheadAttention`."""
 
-    def __init__(self, width: int, num_heads: int) -> None:
+    def __init__(self, width: int, num_heads: int, *, is_causal: bool) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.is_causal = is_causal
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = nn.Linear(width, width)
@@ -62,20 +63,20 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, P, W] to the same shape."""
         projected = F.linear(x, self.in_proj_weight, self.in_proj_bias)
-        # [B, P, 3 W] to queries, keys and values [B, H, P, W / H].
-        queries, keys, values = projected.unflatten(2, [3, self.num_heads, -1]).permute(
-            2, 0, 3, 1, 4
+        # Queries, keys and values, together [3, B, H, P, W / H].
+        split = projected.view(x.size(0), x.size(1), 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        heads = F.scaled_dot_product_attention(
+            split[0], split[1], split[2], is_causal=self.is_causal
         )
-        heads = F.scaled_dot_product_attention(queries, keys, values)
         return self.out_proj(heads.transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):
     """Pre-norm self-attention and feed-forward."""
 
-    def __init__(self, width: int, num_heads: int) -> None:
+    def __init__(self, width: int, num_heads: int, *, is_causal: bool) -> None:
         super().__init__()
-        self.attn = SelfAttention(width, num_heads)
+        self.attn = SelfAttention(width, num_heads, is_causal=is_causal)
         self.ln_1 = nn.LayerNorm(width)
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         layers["c_fc"] = nn.Linear(width, 4 * width)
@@ -91,11 +92,15 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The blocks, one after another."""
+    """The blocks, one after another; causal ones let a position see none after it."""
 
-    def __init__(self, width: int, num_layers: int, num_heads: int) -> None:
+    def __init__(
+        self, width: int, num_layers: int, num_heads: int, *, is_causal: bool = False
+    ) -> None:
         super().__init__()
-        self.resblocks = nn.Sequential(*[Block(width, num_heads) for _ in range(num_layers)])
+        self.resblocks = nn.Sequential(
+            *[Block(width, num_heads, is_causal=is_causal) for _ in range(num_layers)]
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, P, W] to the same shape."""
@@ -136,4 +141,4 @@ class VisionTransformer(nn.Module):
         x = patches.flatten(2).transpose(1, 2)
         x = x + self.positions(patch_images.size(2), grid_height, grid_width)
         x = self.transformer(self.ln_pre(x))
-        return x.transpose(1, 2).unflatten(2, [grid_height, grid_width])
+        return x.transpose(1, 2).reshape(patches.shape)

@@ -35,6 +35,14 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def chinese_tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small `vocab.txt`; not to be changed."""
+    folder = tmp_path_factory.mktemp("chinese_tokenizer")
+    tiny.write_chinese_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_model() -> OFAModel:
     """A model of `tiny.make_config()`; not to be changed."""
     return tiny.make_model(tiny.make_config())

@@ -109,6 +109,37 @@ def test_special_tokens_in_a_text_stay_text(
     assert max(ids) < ours.first_code_id
 
 
+#: Tokens that a prompt may hold if it is allowed to, what looks like them, and text.
+ALLOWED_AND_NOT = [
+    *("<mask>", " <mask>", "<bin_0>", " <bin_999>", "<code_0>", "<code_8191> "),
+    *("<bin_1000>", "<code_8192>", "<bin_01>", "<bin_-1>", "<bin_>", "<Bin_1>", "<mask", "<"),
+    *("<bin_1<bin_1>", " a dog", "dog ", "  ", "\t", "?", " <", "1>"),
+]
+
+
+@settings(max_examples=200)
+@given(parts=st.lists(st.sampled_from(ALLOWED_AND_NOT), max_size=8))
+def test_allowed_special_tokens_are_found_as_the_reference_finds_them(
+    ours: EnglishTokenizer, reference: BartTokenizer, parts: list[str]
+) -> None:
+    text = "".join(parts)
+    assert ours.encode(text, 10_000, allow_special_tokens=True) == reference_ids(reference, text)
+
+
+@pytest.mark.parametrize("special", ["<s>", "</s>", "<pad>", "<unk>"])
+def test_ends_and_padding_stay_text_even_where_special_tokens_are_allowed(
+    ours: EnglishTokenizer, special: str
+) -> None:
+    text = f" a{special} dog"
+    ids = ours.encode(text, 99)
+    assert ours.encode(text, 99, allow_special_tokens=True) == ids
+    assert not {tiny.BOS, tiny.PAD, tiny.EOS, tiny.UNK} & set(ids[1:-1])
+
+
+def test_a_label_has_a_space_in_front_and_no_ends(ours: EnglishTokenizer) -> None:
+    assert ours.encode_label("small dog") == ours.encode(" small dog", 99)[1:-1]
+
+
 def test_numbers_of_codes_and_bins_are_the_references(
     ours: EnglishTokenizer, reference: BartTokenizer
 ) -> None:

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tokenizers import ByteLevelBPETokenizer
 from torch import Tensor
@@ -18,6 +19,7 @@ from ofa.generation import Generator
 from ofa.model import ModelConfig, OFAModel
 from ofa.options import GenerationOptions
 from ofa.task_config import SearchConfig
+from ofa.tasks.task import option_tensors
 from ofa.tokenizer import EnglishTokenizer
 
 IMAGE_SIZE = 64
@@ -52,6 +54,24 @@ def write_tokenizer(folder: Path) -> int:
     vocab["<mask>"] = len(vocab)
     (folder / "vocab.json").write_text(json.dumps(vocab), "utf-8")
     return len(vocab)
+
+
+#: What the Chinese vocabulary can spell, beside ASCII; its words are looked up whole.
+CHINESE_TEXT = (
+    "图片描述了什么内容?上的文字是这段哪个区域？一只小狗和两猫在雪地里，。！“”《》（）、：；…—"
+)
+CHINESE_WORDS = ["iphone", "hello", "world", "##ing", "##er", "##s", "13", "pro", "cafe", "σας"]
+
+
+def write_chinese_tokenizer(folder: Path) -> int:
+    """Write `vocab.txt` in the published layout; returns the size of the vocabulary."""
+    printable = [chr(code) for code in range(33, 127)]
+    pieces = [f"##{char}" for char in printable if char.isalnum()]
+    bert = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    entries = [*SPECIAL_TOKENS, *bert, *printable, *pieces, *CHINESE_WORDS, *CHINESE_TEXT, "<mask>"]
+    entries = list(dict.fromkeys(entries))
+    (folder / "vocab.txt").write_text("\n".join(entries) + "\n", "utf-8")
+    return len(entries)
 
 
 def make_config(**changes: Any) -> ModelConfig:
@@ -144,10 +164,16 @@ def make_pictures(count: int, seed: int = 0, size: int = IMAGE_SIZE) -> Tensor:
     return blocks.repeat_interleave(size // 8, 2).repeat_interleave(size // 8, 3)
 
 
+def stack_options(rows: list[GenerationOptions]) -> list[Tensor]:
+    """Options of a batch as the generator's arguments, [B, 1] each."""
+    columns = zip(*(option_tensors(row).values() for row in rows), strict=True)
+    return [torch.from_numpy(np.stack(column)) for column in columns]
+
+
 def make_options(**changes: Any) -> GenerationOptions:
     """Options whose every beam is returned."""
     values: dict[str, Any] = {
-        "num_captions": changes.get("beam_size", 3),
+        "num_hypotheses": changes.get("beam_size", 3),
         "beam_size": 3,
         "max_length": 8,
         "min_length": 1,

@@ -1,7 +1,7 @@
 """Between Triton's requests and the library: the one module that touches `pb_utils`.
 
-The `model.py` of preprocess and postprocess hand their one function to `answer_each`. Importable
-inside Triton's Python stub only, which provides `triton_python_backend_utils`.
+The `model.py` of preprocess and postprocess hand one method of their task to `answer_each`.
+Importable inside Triton's Python stub only, which provides `triton_python_backend_utils`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from ofa.errors import RequestError
-from ofa_server.tensors import Tensors
+from ofa.tensors import Tensors
 
 
 def version_directory() -> Path:

@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The modules of the verbs import neither torch nor Triton's client before they run.
     from ofa_server import export, serve
 
-    parser = argparse.ArgumentParser(prog="ofa", description="Captions from Triton.")
+    parser = argparse.ArgumentParser(prog="ofa", description="OFA checkpoints on Triton.")
     verbs = parser.add_subparsers(dest="verb", required=True)
     for name, verb, summary in (
         ("export", export, "write a Triton model repository from a checkpoint"),

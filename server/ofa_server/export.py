@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import signal
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,8 @@ import numpy as np
 
 from ofa.hub import fetch_checkpoint
 from ofa.options import OptionLimits
-from ofa.tasks import CaptioningTask
+from ofa.tasks import TASKS, Task
+from ofa.tensors import Tensors, TensorSpec
 from ofa_server.repository import (
     ENSEMBLE,
     MANIFEST,
@@ -23,8 +25,7 @@ from ofa_server.repository import (
     staged_export,
     version_of,
 )
-from ofa_server.tensors import Tensors, generator_tensors
-from ofa_server.warmup import warmup_image, write_warmup_files
+from ofa_server.warmup import write_warmup_files
 
 if TYPE_CHECKING:
     from ofa.checkpoint import Checkpoint
@@ -43,10 +44,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--repository", type=Path, required=True, metavar="DIR", help="made if missing"
     )
     parser.add_argument(
+        "--configuration",
+        type=Path,
+        metavar="FILE",
+        help="read instead of the checkpoint's configuration.json, for another task of its weights",
+    )
+    parser.add_argument(
+        "--task",
+        choices=sorted(TASKS),
+        help="for a checkpoint whose configuration names none (default: the configuration's, else "
+        "generate)",
+    )
+    parser.add_argument(
         "--name",
-        default=ENSEMBLE,
         help="what clients ask for; an earlier export of that name is replaced "
-        "(default: %(default)s)",
+        "(default: the task's: caption, vqa, grounding ...)",
     )
     parser.add_argument("--precision", choices=["float32"], default="float32")
     parser.add_argument("--device", choices=["cpu"], default="cpu")
@@ -73,63 +85,64 @@ def run(arguments: argparse.Namespace) -> None:
     from ofa.checkpoint import load_checkpoint
     from ofa.export import export_generator
 
-    with staged_export(arguments.repository, arguments.name) as models:
-        print(f"reading {folder.name}", flush=True)
-        checkpoint = load_checkpoint(folder)
-        own = checkpoint.default_limits()
-        beam_size, length = arguments.max_beam_size, arguments.max_length
-        limits = OptionLimits(
-            max_beam_size=own.max_beam_size if beam_size is None else beam_size,
-            max_length=own.max_length if length is None else length,
-        )
-        task = checkpoint.build_task(limits)
+    print(f"reading {folder.name}", flush=True)
+    checkpoint = load_checkpoint(folder, arguments.configuration, arguments.task)
+    own = checkpoint.default_limits()
+    beam_size, length = arguments.max_beam_size, arguments.max_length
+    limits = OptionLimits(
+        max_beam_size=own.max_beam_size if beam_size is None else beam_size,
+        max_length=own.max_length if length is None else length,
+    )
+    task = checkpoint.build_task(limits)
+    name = task.ensemble if arguments.name is None else arguments.name
+    with staged_export(arguments.repository, name, task.tensors) as models:
         print("writing model.pt and comparing it with the eager model", flush=True)
         model_file = version_of(models["generator"]) / "model.pt"
         report = export_generator(checkpoint, model_file, limits)
         for member in ("preprocess", "postprocess"):
             task.save(version_of(models[member]))
-        _write_warmups(models, task)
-        manifest = _manifest(arguments, folder, checkpoint, limits, report)
+        _write_warmups(models, task, report)
+        manifest = _manifest(arguments, name, folder, checkpoint, task, report)
         (version_of(models[ENSEMBLE]) / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     names = ", ".join(model.name for model in models.values())
     print(f"wrote {names} to {arguments.repository}", flush=True)
 
 
-def _write_warmups(models: dict[str, Path], task: CaptioningTask) -> None:
-    """One grey picture for each member as it would meet it, and for the ensemble."""
-    image = {"image": np.array([warmup_image()], dtype=np.object_)}
-    row = task.preprocess(warmup_image(), {})
-    length = len(row.source_ids)
-    # The prompt itself does for an answer.
-    answer: Tensors = {
-        "token_ids": row.source_ids[np.newaxis],
-        "hypothesis_scores": np.zeros([1], np.float32),
-        "hypothesis_log_probs": np.zeros([1, length], np.float32),
-        "num_captions": np.ones([1], np.int32),
-    }
-    add_warmup(models["preprocess"], image)
-    add_warmup(models["generator"], generator_tensors(row))
-    add_warmup(models["postprocess"], answer)
-    write_warmup_files(models[ENSEMBLE], image)
+def _write_warmups(models: Mapping[str, Path], task: Task, report: ExportReport) -> None:
+    """The task's example for each member as it would meet it, and for the ensemble."""
+    request = task.example_request()
+    kept = _take(task.tensors.kept, report.example_row)
+    write_warmup_files(models[ENSEMBLE], request)
+    add_warmup(models["preprocess"], request)
+    add_warmup(models["generator"], _take(task.tensors.generator_inputs, report.example_row))
+    add_warmup(models["postprocess"], {**report.example_outputs, **kept})
+
+
+def _take(specs: Sequence[TensorSpec], tensors: Tensors) -> Tensors:
+    return {spec.name: tensors[spec.name] for spec in specs}
 
 
 def _manifest(
     arguments: argparse.Namespace,
+    name: str,
     folder: Path,
     checkpoint: Checkpoint,
-    limits: OptionLimits,
+    task: Task,
     report: ExportReport,
 ) -> dict[str, object]:
     is_folder = Path(arguments.checkpoint).is_dir()
+    row = _take(task.tensors.generator_inputs, report.example_row)
     return {
-        "name": arguments.name,
-        "task": checkpoint.task_config.task,
+        "name": name,
+        "task": task.name,
+        "language": task.settings.language,
+        "num_labels": len(task.settings.labels),
         "checkpoint": folder.resolve().name if is_folder else arguments.checkpoint,
         "weights_sha256": checkpoint.weights_sha256,
         "precision": arguments.precision,
         "device": arguments.device,
-        "limits": asdict(limits),
-        "input_shapes": report.input_shapes,
+        "limits": asdict(task.settings.limits),
+        "input_shapes": {name: list(value.shape) for name, value in row.items()},
         "score_difference": report.score_difference,
         "versions": {
             "ofa-triton": importlib.metadata.version("ofa-triton"),

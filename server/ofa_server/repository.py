@@ -1,8 +1,8 @@
 """Writes one checkpoint's four models into a model repository.
 
-They come from the packaged `model_repository/`, under the name of the export: NAME is the ensemble,
-NAME_preprocess, NAME_generator and NAME_postprocess are its members. Nothing is shared between two
-names, so checkpoints are added, replaced and removed one by one.
+NAME is the ensemble; NAME_preprocess, NAME_generator and NAME_postprocess are its members. Their
+configurations follow from the task's tensors, the adapters are the packaged `model_repository/`'s.
+Nothing is shared between two names, so exports are added, replaced and removed one by one.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from ofa.tasks.task import TaskTensors
+from ofa.tensors import Tensors
+from ofa_server.config_writer import warmup_block, write_configs
 from ofa_server.errors import ServerError
-from ofa_server.tensors import Tensors
-from ofa_server.warmup import warmup_block, write_warmup_files
+from ofa_server.warmup import write_warmup_files
 
-TEMPLATE = Path(__file__).parent / "model_repository"
-ENSEMBLE = "caption"
+_ADAPTERS = Path(__file__).parent / "model_repository"
+ENSEMBLE = "ensemble"
 MEMBERS = ("preprocess", "generator", "postprocess")
 #: The version that an export writes; Triton serves the highest, so others can be put beside it.
 VERSION = "1"
@@ -28,12 +30,8 @@ MANIFEST = "manifest.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
-# The committed folders of versions without a file in them are kept by the latter.
-_NOT_COPIED = shutil.ignore_patterns("__pycache__", ".gitkeep")
-
-
 @contextmanager
-def staged_export(repository: Path, name: str) -> Iterator[dict[str, Path]]:
+def staged_export(repository: Path, name: str, tensors: TaskTensors) -> Iterator[dict[str, Path]]:
     """Builds the models aside and moves them into the repository when all are complete.
 
     Whatever goes wrong meanwhile, the repository stays as it was. Inside the block the models have
@@ -42,14 +40,17 @@ def staged_export(repository: Path, name: str) -> Iterator[dict[str, Path]]:
     Args:
         repository: folder of models, made if missing.
         name: of the ensemble; an earlier export of that name is replaced.
+        tensors: what travels between the models.
 
     Yields:
-        The folder of each model by its plain name (`caption`, `preprocess`, ...).
+        The folder of each model: `ensemble`, `preprocess`, `generator` and `postprocess`.
 
     Raises:
         ServerError: the name does not do, or belongs to models that no export has written.
     """
-    targets = {plain: repository / _model_name(name, plain) for plain in (ENSEMBLE, *MEMBERS)}
+    members = {member: f"{name}_{member}" for member in MEMBERS}
+    names = {ENSEMBLE: name, **members}
+    targets = {model: repository / names[model] for model in names}
     _check_targets(name, targets)
     repository.mkdir(parents=True, exist_ok=True)
     # Inside the repository, because only a rename within one file system is a single step. Triton
@@ -57,7 +58,10 @@ def staged_export(repository: Path, name: str) -> Iterator[dict[str, Path]]:
     staging = repository / f".export-{name}"
     shutil.rmtree(staging, ignore_errors=True)
     try:
-        yield {plain: _copy_model(plain, name, staging) for plain in targets}
+        models = {model: staging / names[model] for model in names}
+        for model, config in write_configs(tensors, members).items():
+            _write_model(models[model], config, _ADAPTERS / model / VERSION / "model.py")
+        yield models
         _move_in(staging, list(targets.values()))
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -75,10 +79,6 @@ def version_of(model: Path) -> Path:
     return model / VERSION
 
 
-def _model_name(name: str, plain: str) -> str:
-    return name if plain == ENSEMBLE else f"{name}_{plain}"
-
-
 def _check_targets(name: str, targets: Mapping[str, Path]) -> None:
     if _NAME.fullmatch(name) is None:
         raise ServerError(
@@ -92,23 +92,11 @@ def _check_targets(name: str, targets: Mapping[str, Path]) -> None:
         )
 
 
-def _copy_model(plain: str, name: str, staging: Path) -> Path:
-    model = staging / _model_name(name, plain)
-    shutil.copytree(TEMPLATE / plain, model, ignore=_NOT_COPIED)
-    version_of(model).mkdir(exist_ok=True)
-    if plain == ENSEMBLE:
-        config = model / "config.pbtxt"
-        config.write_text(_rename_steps(config.read_text("utf-8"), name), "utf-8")
-    return model
-
-
-def _rename_steps(config: str, name: str) -> str:
-    """Points the ensemble's steps at the members of this export; comments stay."""
-    return re.sub(
-        rf'(model_name: *)"({"|".join(MEMBERS)})"',
-        lambda step: f'{step[1]}"{_model_name(name, step[2])}"',
-        config,
-    )
+def _write_model(model: Path, config: str, adapter: Path) -> None:
+    version_of(model).mkdir(parents=True)
+    (model / "config.pbtxt").write_text(config, "utf-8")
+    if adapter.exists():
+        shutil.copy(adapter, version_of(model))
 
 
 def _move_in(staging: Path, targets: Sequence[Path]) -> None:

@@ -41,7 +41,7 @@ class ServeSettings:
         grpc_port: for clients.
         http_port: for health probes and clients without gRPC.
         metrics_port: for Prometheus.
-        start_deadline_s: seconds until the last warm-up caption must have come back. Loading the
+        start_deadline_s: seconds until the last warm-up answer must have come back. Loading the
             largest checkpoint from a slow disk is a matter of minutes.
     """
 
@@ -154,7 +154,7 @@ def _wait_until_ready(
     settings: ServeSettings,
     warmups: Mapping[str, list[grpcclient.InferInput]],
 ) -> dict[str, int]:
-    """Waits for every model, then for a caption of every ensemble.
+    """Waits for every model, then for an answer of every ensemble.
 
     Returns:
         Process ids of the stubs by model instance.

@@ -16,9 +16,8 @@ from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from ofa.image import MAX_IMAGE_BYTES
+from ofa.tasks.task import MAX_TEXT_BYTES
 from ofa_server.errors import ServerError
 from ofa_server.model_configs import ModelConfig, num_instances, numpy_dtype
 
@@ -30,6 +29,8 @@ _MIB = 2**20
 _STUB_BYTES = _MIB
 #: A region holds a request's tensors and its answer's.
 _COPIES = 2
+#: Bounds of what preprocess takes; the other tensors have the size of the warm-up's.
+_MAX_BYTES = {"image": MAX_IMAGE_BYTES, "text": MAX_TEXT_BYTES, "text2": MAX_TEXT_BYTES}
 
 
 class Regions(NamedTuple):
@@ -96,9 +97,8 @@ def needed_shared_memory(configs: Mapping[str, ModelConfig], *, stand_in: bool) 
 def _request_bytes(config: ModelConfig) -> int:
     """Size of the largest request; only the warm-up's tells the dimensions that vary."""
     warmup = config.model_warmup[0].inputs if config.model_warmup else {}
-    dtypes = {name: numpy_dtype(tensor.data_type) for name, tensor in warmup.items()}
     return sum(
-        MAX_IMAGE_BYTES if dtypes[name] == np.object_ else prod(tensor.dims) * dtypes[name].itemsize
+        _MAX_BYTES.get(name, prod(tensor.dims) * numpy_dtype(tensor.data_type).itemsize)
         for name, tensor in warmup.items()
     )
 

@@ -1,12 +1,9 @@
-"""Adapter: the generator's hypotheses of one row -> captions."""
+"""Adapter, the same for every task: one row of what the generator found -> the answer."""
 
 from typing import Any
 
-import numpy as np
-
 from ofa.tasks import load_task
 from ofa_server import adapters
-from ofa_server.tensors import Tensors
 
 
 class TritonPythonModel:
@@ -14,17 +11,4 @@ class TritonPythonModel:
         self._task = load_task(adapters.version_directory())
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return adapters.answer_each(requests, self._postprocess)
-
-    def _postprocess(self, tensors: Tensors) -> Tensors:
-        answer = self._task.postprocess(
-            tensors["token_ids"],
-            tensors["hypothesis_scores"],
-            tensors["hypothesis_log_probs"],
-            tensors["num_captions"].item(),
-        )
-        return {
-            "captions": np.array(answer.captions, dtype=object),
-            "scores": answer.scores,
-            "token_log_probs": answer.token_log_probs,
-        }
+        return adapters.answer_each(requests, self._task.postprocess)

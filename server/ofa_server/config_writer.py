@@ -1,0 +1,376 @@
+"""Writes the configurations of a task's four models from the list of its tensors.
+
+They are made to be read, the ensemble's above all, so they are text with comments and not a
+printed protobuf. The files in `model_repository/` are those of captioning; after a change here or
+in its tensors they are rewritten by
+
+    python -m ofa_server.config_writer checkpoints/ofa-emoji-tiny_en model_repository
+"""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ofa.tasks.task import TaskTensors
+from ofa.tensors import Tensors, TensorSpec
+
+_TRITON_TYPES = {
+    np.dtype(np.object_): "TYPE_STRING",
+    np.dtype(np.bool_): "TYPE_BOOL",
+    np.dtype(np.uint8): "TYPE_UINT8",
+    np.dtype(np.int32): "TYPE_INT32",
+    np.dtype(np.int64): "TYPE_INT64",
+    np.dtype(np.float32): "TYPE_FP32",
+}
+
+#: Letters for the dimensions of the tensors that stay inside.
+_INNER_SHAPES = {
+    "patch_images": "[3, S, S]",
+    "source_ids": "[L]",
+    "token_ids": "[K, T]",
+    "hypothesis_scores": "[K]",
+    "hypothesis_log_probs": "[K, T]",
+    "label_log_probs": "[N]",
+}
+
+_ENSEMBLE = """\
+{summary}
+#
+# Written by ofa_server.config_writer; no file sets `name`, so Triton takes the folder's.
+
+platform: "ensemble"
+
+# One row a request. Batches are formed by the generator's scheduler out of many requests, which
+# keeps answers of different lengths apart.
+max_batch_size: 1
+
+{tensors}
+
+ensemble_scheduling {{
+  step [
+{steps}
+  ]
+}}
+"""
+
+_PREPROCESS = """\
+# A request -> one row for the generator, with every option filled in. All checks of a request live
+# here: one error inside the generator would fail every request of its batch.
+
+backend: "python"
+
+# One row a request: any other batch dimension is refused by Triton as INVALID_ARGUMENT.
+max_batch_size: 1
+
+{tensors}
+
+{instances}
+
+{queue}
+dynamic_batching {{
+{queue_policy}
+}}
+"""
+
+_GENERATOR = """\
+# The network and its search as TorchScript. Inputs are matched to forward's arguments by name,
+# outputs to the returned tuple by their order here.
+
+backend: "pytorch"
+
+max_batch_size: 8
+
+{tensors}
+
+# One instance: every matrix product already uses all cores, a second one would only fight for them.
+# No kind: Triton picks the GPU where there is one, else the CPU.
+instance_group [ {{ count: 1 }} ]
+
+# While a batch runs, the next one gathers; the delay only matters when nothing runs, where 5 ms
+# is little beside a generation. Beyond 64 waiting rows (8 full batches) the answer is UNAVAILABLE
+# at once instead of late.
+dynamic_batching {{
+  max_queue_delay_microseconds: 5000
+{queue_policy}
+}}
+"""
+
+_POSTPROCESS = """\
+# One row of what the generator found -> the answer to its request.
+
+backend: "python"
+
+max_batch_size: 1
+
+{tensors}
+
+# Little work beside the generator's. One process is enough.
+instance_group [ {{ kind: KIND_CPU  count: 1 }} ]
+
+# No dynamic batching here: behind its scheduler answers waited 130 ms while the next batch was
+# being generated, without it 4 ms (captions, 16 clients on two cores: 64 against 101 pictures a
+# second). What can arrive is bounded by the generator's queue.
+"""
+
+_QUEUE_POLICY = """\
+  default_queue_policy {
+    max_queue_size: 64
+    # A request can ask for a shorter time by its own timeout, never for a longer one.
+    default_timeout_microseconds: 60000000
+    allow_timeout_override: true
+  }"""
+
+_PICTURE_INSTANCES = """\
+# Decoding holds one core; two processes keep a batch coming while another is being generated.
+instance_group [ { kind: KIND_CPU  count: 2 } ]"""
+_TEXT_INSTANCES = """\
+# Little work: splitting a text into tokens. One process is enough.
+instance_group [ { kind: KIND_CPU  count: 1 } ]"""
+
+_QUEUE = "Only the dynamic batcher can bound a queue (nothing is batched at a batch size of 1)."
+_PICTURE_QUEUE = (
+    f"{_QUEUE} A picture waits here encoded, at most 10 MiB each: 64 of them bound the memory, the "
+    "next is UNAVAILABLE."
+)
+_TEXT_QUEUE = f"{_QUEUE} Beyond 64 waiting texts the next is UNAVAILABLE."
+
+
+def write_configs(tensors: TaskTensors, members: Mapping[str, str]) -> dict[str, str]:
+    """Writes the four configurations of a task.
+
+    Args:
+        tensors: what travels between client, preprocess, generator and postprocess.
+        members: under which name the ensemble finds `preprocess`, `generator` and `postprocess`.
+
+    Returns:
+        The text of config.pbtxt for `ensemble` and each member.
+    """
+    row = _row(tensors)
+    found = _unique(tensors.generator_outputs, tensors.kept)
+    has_picture = any(spec.name == "image" for spec in tensors.request)
+    return {
+        "ensemble": _ENSEMBLE.format(
+            summary=_summary(tensors),
+            tensors=_interface(
+                tensors.request,
+                tensors.answer,
+                remarks=_ensemble_remarks(tensors),
+                shapes=_answer_shapes(tensors.answer),
+            ),
+            steps=_steps(tensors, members),
+        ),
+        "preprocess": _PREPROCESS.format(
+            tensors=_interface(
+                tensors.request,
+                row,
+                remarks={
+                    "patch_images": "uint8, so that 0.7 MB and not 2.8 MB go from process to "
+                    "process; the generator normalises. The side is the checkpoint's, so it is "
+                    "not written here."
+                },
+            ),
+            instances=_PICTURE_INSTANCES if has_picture else _TEXT_INSTANCES,
+            queue=_comment(_PICTURE_QUEUE if has_picture else _TEXT_QUEUE),
+            queue_policy=_QUEUE_POLICY,
+        ),
+        "generator": _GENERATOR.format(
+            tensors=_interface(
+                tensors.generator_inputs,
+                tensors.generator_outputs,
+                remarks={
+                    "num_hypotheses": "This backend takes no optional inputs: preprocess fills "
+                    "every option in. A row keeps its own.",
+                    "token_ids": "K is the batch's largest num_hypotheses; postprocess takes the "
+                    "first ones that a row asked for.",
+                },
+            ),
+            queue_policy=_QUEUE_POLICY,
+        ),
+        "postprocess": _POSTPROCESS.format(
+            tensors=_interface(
+                found,
+                tensors.answer,
+                remarks={
+                    "num_hypotheses": "As many as the row asked for; there can be more for the "
+                    "sake of a neighbour in its batch."
+                },
+                shapes=_answer_shapes(tensors.answer),
+            )
+        ),
+    }
+
+
+def warmup_block(tensors: Tensors) -> str:
+    """The `model_warmup` of a member for the files that `ofa_server.warmup` writes."""
+    inputs = "".join(
+        f'  inputs {{ key: "{name}" value {{ data_type: {_TRITON_TYPES[tensor.dtype]}'
+        f'  dims: {list(tensor.shape)}  input_data_file: "{name}" }} }}\n'
+        for name, tensor in tensors.items()
+    )
+    # TorchScript optimises in its first two runs.
+    return f'\nmodel_warmup {{\n  name: "example"\n  batch_size: 1\n  count: 2\n{inputs}}}\n'
+
+
+def _row(tensors: TaskTensors) -> tuple[TensorSpec, ...]:
+    """What leaves preprocess."""
+    return _unique(tensors.generator_inputs, tensors.kept)
+
+
+def _unique(*groups: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    return tuple({spec.name: spec for group in groups for spec in group}.values())
+
+
+def _summary(tensors: TaskTensors) -> str:
+    needed = [spec.name for spec in tensors.request if not spec.optional]
+    answer = [spec.name for spec in tensors.answer]
+    return _comment(
+        f"The public model: {', '.join(needed)} -> {', '.join(answer)}. This file is the map of "
+        "the server; its tensor names are the words used everywhere else. docs/protocol.md "
+        "describes the inputs and outputs."
+    )
+
+
+def _ensemble_remarks(tensors: TaskTensors) -> dict[str, str]:
+    remarks = {
+        next(spec.name for spec in tensors.request if spec.optional): (
+            "Options are tensors, not request parameters: only tensors are batched and hashed for "
+            "caching. One that is left out takes the checkpoint's own value."
+        )
+    }
+    results = tensors.answer[0].name
+    remarks[results] = f"n {results}, best first"
+    if "[n, T]" in _answer_shapes(tensors.answer).values():
+        remarks[results] += "; T is the longest of them in tokens, EOS included"
+    remarks[results] += "."
+    return remarks
+
+
+def _answer_shapes(answer: Sequence[TensorSpec]) -> dict[str, str]:
+    """`[n]`, `[n, T]`, or `[n, 4]`: one row a result."""
+    return {
+        spec.name: f"[{', '.join(['n', *('T' if d < 0 else str(d) for d in spec.dims[1:])])}]"
+        for spec in answer
+    }
+
+
+def _interface(
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    remarks: Mapping[str, str],
+    shapes: Mapping[str, str] = _INNER_SHAPES,
+) -> str:
+    """The sections `input` and `output`, with remarks in front of the tensors they are about."""
+    width = max(len(spec.name) for spec in (*inputs, *outputs))
+    sections = []
+    for section, specs in (("input", inputs), ("output", outputs)):
+        declared = [_declaration(spec, width) for spec in specs]
+        declared[:-1] = [f"{declaration}," for declaration in declared[:-1]]
+        column = max(len(declaration) for declaration in declared)
+        lines = []
+        for spec, declaration in zip(specs, declared, strict=True):
+            if spec.name in remarks:
+                lines.append(_comment(remarks[spec.name], indent="  "))
+            shape = {**_INNER_SHAPES, **shapes}.get(spec.name)
+            varies = -1 in spec.dims and shape is not None
+            lines.append(f"{declaration:<{column}}  # {shape}" if varies else declaration)
+        sections.append("\n".join([f"{section} [", *lines, "]"]))
+    return "\n".join(sections)
+
+
+def _declaration(spec: TensorSpec, width: int) -> str:
+    name = f'"{spec.name}"'
+    optional = "  optional: true" if spec.optional else ""
+    return (
+        f"  {{ name: {name:<{width + 2}} data_type: {_TRITON_TYPES[np.dtype(spec.dtype)]:<11}"
+        f"  dims: [ {', '.join(map(str, spec.dims))} ]{optional} }}"
+    )
+
+
+def _steps(tensors: TaskTensors, members: Mapping[str, str]) -> str:
+    public = {spec.name for spec in (*tensors.request, *tensors.answer)}
+    row = {
+        spec.name: f"resolved_{spec.name}" if spec.name in public else spec.name
+        for spec in _row(tensors)
+    }
+    steps = (
+        ("preprocess", _identity(tensors.request), row),
+        (
+            "generator",
+            {spec.name: row[spec.name] for spec in tensors.generator_inputs},
+            _identity(tensors.generator_outputs),
+        ),
+        (
+            "postprocess",
+            _identity(tensors.generator_outputs)
+            | {spec.name: row[spec.name] for spec in tensors.kept},
+            _identity(tensors.answer),
+        ),
+    )
+    width = max(len(name) for _, inputs, outputs in steps for name in (*inputs, *outputs))
+    return ",\n".join(
+        "\n".join(
+            [
+                "    {",
+                f'      model_name: "{members[member]}"',
+                "      model_version: -1",
+                *_map_lines("input_map", inputs, width),
+                *_map_lines("output_map", outputs, width),
+                "    }",
+            ]
+        )
+        for member, inputs, outputs in steps
+    )
+
+
+def _map_lines(field: str, names: Mapping[str, str], width: int) -> list[str]:
+    """A line for each tensor of a step: its name in the member, then its name in the ensemble."""
+    lines = [
+        f'      {field} {{ key: {_quote(key):<{width + 2}} value: "{value}" }}'
+        for key, value in names.items()
+    ]
+    renamed = [index for index, (key, value) in enumerate(names.items()) if key != value]
+    if field == "output_map" and renamed:
+        remark = (
+            "All tensor names of an ensemble share one scope, so the option as filled in by "
+            "preprocess cannot keep the name of the option as sent."
+        )
+        lines.insert(renamed[0], _comment(remark, indent="      "))
+    return lines
+
+
+def _identity(specs: Sequence[TensorSpec]) -> dict[str, str]:
+    return {spec.name: spec.name for spec in specs}
+
+
+def _quote(name: str) -> str:
+    return f'"{name}"'
+
+
+def _comment(text: str, indent: str = "") -> str:
+    lead = f"{indent}# "
+    return textwrap.fill(text, 100, initial_indent=lead, subsequent_indent=lead)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Rewrites the configurations of a repository under plain names."""
+    from ofa.checkpoint import load_checkpoint
+
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("repository", type=Path)
+    parsed = parser.parse_args(arguments)
+    checkpoint = load_checkpoint(parsed.checkpoint)
+    task = checkpoint.build_task(checkpoint.default_limits())
+    plain = {member: member for member in ("preprocess", "generator", "postprocess")}
+    for model, config in write_configs(task.tensors, plain).items():
+        folder = task.ensemble if model == "ensemble" else model
+        (parsed.repository / folder / "config.pbtxt").write_text(config, "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -41,7 +41,7 @@ class OurSide:
         hypotheses = self.generator(*arguments)
         generated = time.perf_counter()
         token_ids, scores, log_probs = (tensor[0].numpy() for tensor in hypotheses)
-        answer = self.task.postprocess(token_ids, scores, log_probs, row.options.num_captions)
+        answer = self.task.postprocess(token_ids, scores, log_probs, row.options.num_hypotheses)
         end = time.perf_counter()
         stages = self._time_stages(arguments[0], arguments[1])
         return Captioned(
@@ -56,13 +56,14 @@ class OurSide:
         )
 
     def _time_stages(self, patch_images: Tensor, source_ids: Tensor) -> dict[str, float]:
-        encoder, decoder = self.generator.encoder, self.generator.decoder
+        source_encoder = self.generator.source_encoder
+        encoder, decoder = source_encoder.encoder, self.generator.beam_decoder.decoder
         start = time.perf_counter()
         pixels = self.generator.normalize(patch_images)
         x, grid_height, grid_width = encoder.embed(pixels, source_ids)
         embedded = time.perf_counter()
         padding_mask = encoder.padding_mask(source_ids, grid_height * grid_width)
-        hidden = encoder.run_layers(x, padding_mask, self.generator.encoder_bias)
+        hidden = encoder.run_layers(x, padding_mask, source_encoder.encoder_bias)
         encoded = time.perf_counter()
         decoder.cross_keys_values(hidden)
         end = time.perf_counter()

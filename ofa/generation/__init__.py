@@ -1,5 +1,5 @@
 """Search: from an encoded picture to ranked hypotheses."""
 
-from ofa.generation.generator import Generator
+from ofa.generation.generator import Generator, TextGenerator
 
-__all__ = ["Generator"]
+__all__ = ["Generator", "TextGenerator"]

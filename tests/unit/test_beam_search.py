@@ -57,7 +57,7 @@ def random_options(numbers: random.Random) -> GenerationOptions:
     beam_size = numbers.randint(1, 6)
     max_length = numbers.randint(1, 8)
     return GenerationOptions(
-        num_captions=beam_size,
+        num_hypotheses=beam_size,
         beam_size=beam_size,
         max_length=max_length,
         min_length=numbers.choice([0, 1, numbers.randint(0, max_length), max_length]),
@@ -98,7 +98,7 @@ def search(
         advance(state, log_probs, step, options, rules)
         if bool(state.is_done.all()):
             break
-    return best_hypotheses(state, column("num_captions"), rules.pad_id)
+    return best_hypotheses(state, column("num_hypotheses"), rules.pad_id)
 
 
 def assert_same_as_plain(
@@ -109,7 +109,7 @@ def assert_same_as_plain(
 ) -> None:
     for index, (network, options) in enumerate(zip(networks, rows, strict=True)):
         token_ids, scores, log_probs = (tensor[index].tolist() for tensor in answer)
-        hypotheses = plain_beam_search(network, options, rules)[: options.num_captions]
+        hypotheses = plain_beam_search(network, options, rules)[: options.num_hypotheses]
         for slot, hypothesis in enumerate(hypotheses):
             padding = len(token_ids[slot]) - len(hypothesis.tokens)
             assert token_ids[slot] == hypothesis.tokens + [PAD] * padding
@@ -148,7 +148,7 @@ RULES = SearchRules(
 
 def options(**changes: float) -> GenerationOptions:
     values: dict[str, float] = {
-        "num_captions": changes.get("beam_size", 3),
+        "num_hypotheses": changes.get("beam_size", 3),
         "beam_size": 3,
         "max_length": 6,
         "min_length": 0,
@@ -242,7 +242,7 @@ def test_fewer_captions_than_beams_are_the_first_of_all() -> None:
     everything = search(networks, [options(beam_size=4), options(beam_size=4)], RULES)
     some = search(
         networks,
-        [options(beam_size=4, num_captions=1), options(beam_size=4, num_captions=3)],
+        [options(beam_size=4, num_hypotheses=1), options(beam_size=4, num_hypotheses=3)],
         RULES,
     )
     token_ids, scores, log_probs = some

@@ -8,15 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from ofa.export import option_tensors
-from ofa.generation import Generator
+from ofa.generation import Generator, TextGenerator
 from ofa.generation.beam_search import SearchRules
 from ofa.model import OFAModel
 from ofa.options import GenerationOptions
 from ofa.task_config import SearchConfig
 from tests.unit import tiny
 from tests.unit.plain_beam_search import Hypothesis, plain_beam_search
-from tests.unit.tiny import BOS, EOS, PAD, UNK, make_options
+from tests.unit.tiny import BOS, EOS, PAD, UNK, make_options, stack_options
 
 Answer = tuple[Tensor, Tensor, Tensor]
 
@@ -26,7 +25,7 @@ PROMPT = [BOS, 10, 20, 30, EOS]
 ODD_OPTIONS = [
     make_options(),
     make_options(beam_size=1),
-    make_options(beam_size=5, num_captions=2),
+    make_options(beam_size=5, num_hypotheses=2),
     make_options(max_length=2),
     make_options(max_length=12),
     make_options(min_length=5),
@@ -46,7 +45,7 @@ def run(
     rows: list[GenerationOptions],
 ) -> Answer:
     with torch.inference_mode():
-        answer: Answer = generator(pictures, source_ids, *option_tensors(rows).values())
+        answer: Answer = generator(pictures, source_ids, *stack_options(rows))
     return answer
 
 
@@ -62,7 +61,9 @@ def assert_same_row(actual: Answer, expected: Answer, row: int) -> None:
     assert (token_ids[:, length:] == PAD).all()
     torch.testing.assert_close(scores[:num_hypotheses], expected[1][0], rtol=1e-6, atol=1e-5)
     assert (scores[num_hypotheses:] == -torch.inf).all()
-    torch.testing.assert_close(log_probs[:num_hypotheses, :length], expected[2][0], rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        log_probs[:num_hypotheses, :length], expected[2][0], rtol=0, atol=1e-4
+    )
     assert not log_probs[:, length:].any()
 
 
@@ -109,14 +110,15 @@ def test_the_odd_batch_has_something_to_tell(odd_batch: Answer) -> None:
 
 def plain_search(
     model: OFAModel,
-    picture: Tensor,
+    picture: Tensor | None,
     source_ids: Tensor,
     options: GenerationOptions,
     search: SearchConfig,
 ) -> list[Hypothesis]:
-    """The plain search over full, uncached passes of the model for one picture."""
+    """The plain search over full, uncached passes of the model for one row."""
     encoder = model.encoder
-    x, height, width = encoder.embed((picture.float() / 255 - 0.5) / 0.5, source_ids)
+    pixels = None if picture is None else (picture.float() / 255 - 0.5) / 0.5
+    x, height, width = encoder.embed(pixels, source_ids)
     positions = encoder.position_states(height, width, source_ids.size(1))
     padding = encoder.padding_mask(source_ids, height * width)
     hidden = encoder.run_layers(x, padding, encoder.attention_bias(positions, height, width))
@@ -139,7 +141,7 @@ def test_answers_are_those_of_the_plain_search(
     with torch.inference_mode():
         hypotheses = plain_search(tiny_model, picture, prompts(1), options, SearchConfig())
     assert len(hypotheses) == options.beam_size
-    for slot, hypothesis in enumerate(hypotheses[: options.num_captions]):
+    for slot, hypothesis in enumerate(hypotheses[: options.num_hypotheses]):
         length = len(hypothesis.tokens)
         assert odd_batch[0][row, slot, :length].tolist() == hypothesis.tokens
         assert odd_batch[1][row, slot].item() == pytest.approx(hypothesis.score, abs=1e-4)
@@ -203,6 +205,46 @@ def test_a_padded_prompt_equals_an_unpadded_one(generator: Generator, odd_batch:
     count = len(ODD_OPTIONS)
     padded = torch.cat([prompts(count), torch.full([count, 4], PAD)], dim=1)
     assert_same(run(generator, tiny.make_pictures(count), padded, ODD_OPTIONS), odd_batch)
+
+
+TEXTS = [
+    [BOS, 10, 20, 30, EOS, PAD, PAD, PAD],
+    [BOS, 40, 41, 42, 43, 44, 45, EOS],
+    [BOS, EOS, PAD, PAD, PAD, PAD, PAD, PAD],
+]
+
+
+def test_a_text_alone_gets_the_plain_search(tiny_model: OFAModel) -> None:
+    rows = [make_options(), make_options(beam_size=4), make_options(min_length=3)]
+    generator = TextGenerator(tiny_model, SearchConfig(), UNK).eval()
+    scripted = torch.jit.script(generator)
+    source_ids = torch.tensor(TEXTS)
+    with torch.inference_mode():
+        answer = generator(source_ids, *stack_options(rows))
+        assert_same(scripted(source_ids, *stack_options(rows)), answer)
+        for row, options in enumerate(rows):
+            alone = source_ids[row : row + 1, : int((source_ids[row] != PAD).sum())]
+            hypotheses = plain_search(tiny_model, None, alone, options, SearchConfig())
+            for slot, hypothesis in enumerate(hypotheses):
+                length = len(hypothesis.tokens)
+                assert answer[0][row, slot, :length].tolist() == hypothesis.tokens
+                assert answer[1][row, slot].item() == pytest.approx(hypothesis.score, abs=1e-4)
+
+
+def test_a_single_pixel_stands_for_no_picture(tiny_model: OFAModel, generator: Generator) -> None:
+    rows = [make_options()] * len(TEXTS)
+    source_ids = torch.tensor(TEXTS)
+    text_generator = TextGenerator(tiny_model, SearchConfig(), UNK).eval()
+    with torch.inference_mode():
+        expected = text_generator(source_ids, *stack_options(rows))
+    no_pictures = torch.zeros(len(TEXTS), 3, 1, 1, dtype=torch.uint8)
+    assert_same(run(generator, no_pictures, source_ids, rows), expected)
+    scripted = torch.jit.script(tiny.make_generator(tiny_model))
+    pictures = tiny.make_pictures(len(TEXTS))
+    with_pictures = run(generator, pictures, source_ids, rows)
+    assert not torch.equal(with_pictures[1], expected[1])
+    for images, answer in ((no_pictures, expected), (pictures, with_pictures)) * 2:
+        assert_same(run(scripted, images, source_ids, rows), answer)
 
 
 def test_another_shape_in_between_changes_nothing(tiny_model: OFAModel) -> None:

@@ -1,0 +1,100 @@
+"""The decoder under beam search: one decoder step and one search step at a time.
+
+Shapes: B batch, K beams (the batch's widest), L prompt tokens, N hypotheses, T tokens.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ofa.generation.beam_search import (
+    SearchOptions,
+    SearchRules,
+    advance,
+    best_hypotheses,
+    constrain,
+    make_state,
+)
+from ofa.generation.source_encoder import EncodedSource
+from ofa.model import OFAModel
+from ofa.model.kv_cache import make_cache, reorder_cache
+from ofa.task_config import SearchConfig
+
+
+class BeamDecoder(nn.Module):
+    """Encoded sources to ranked hypotheses."""
+
+    def __init__(self, model: OFAModel, search: SearchConfig, unk_id: int) -> None:
+        super().__init__()
+        self.decoder = model.decoder
+        self.bos_id = model.config.bos_token_id
+        self.pad_id = model.config.pad_token_id
+        self.eos_id = model.config.eos_token_id
+        self.unk_id = unk_id
+        self.max_length_a = search.max_length_a
+        self.match_source_length = search.match_source_length
+        self.normalize_scores = search.normalize_scores
+        self.unk_penalty = search.unk_penalty
+
+    def row_max_length(self, source_ids: Tensor, max_length: Tensor) -> Tensor:
+        """Tokens after which only EOS is left, int64 [B]; each row counts its own prompt."""
+        prompt_length = (source_ids != self.pad_id).sum(1)
+        if self.match_source_length:
+            return prompt_length - 1
+        return (self.max_length_a * prompt_length.double() + max_length.double()).long()
+
+    def forward(
+        self,
+        source: EncodedSource,
+        source_ids: Tensor,
+        num_hypotheses: Tensor,
+        beam_size: Tensor,
+        max_length: Tensor,
+        min_length: Tensor,
+        no_repeat_ngram_size: Tensor,
+        length_penalty: Tensor,
+        temperature: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Search; arguments and results beside `source` are those of `Generator.forward`."""
+        num_beams = int(beam_size.max())
+        row_max_length = self.row_max_length(source_ids, max_length[:, 0])
+        options = SearchOptions(
+            beam_size=beam_size[:, 0].long(),
+            max_length=row_max_length,
+            min_length=min_length[:, 0].long(),
+            no_repeat_ngram_size=no_repeat_ngram_size[:, 0].long(),
+            length_penalty=length_penalty[:, 0],
+            shortest_max_length=int(row_max_length.min()),
+            longest_min_length=int(min_length.max()),
+            largest_ngram_size=int(no_repeat_ngram_size.max()),
+        )
+        rules = SearchRules(
+            bos_id=self.bos_id,
+            pad_id=self.pad_id,
+            eos_id=self.eos_id,
+            unk_id=self.unk_id,
+            unk_penalty=self.unk_penalty,
+            normalize_scores=self.normalize_scores,
+        )
+        num_steps = int(row_max_length.max()) + 1
+
+        self_bias = self.decoder.self_attention_bias(num_steps)
+        cross_bias = self.decoder.cross_attention_bias(num_steps, source.positions)
+        cross_mask = torch.zeros(source.padding_mask.shape, device=cross_bias.device)
+        cross_mask = cross_mask.masked_fill(source.padding_mask, float("-inf"))[:, None, None, :]
+        cache = make_cache(self.decoder.cross_keys_values(source.hidden), num_beams, num_steps)
+        state = make_state(options, rules, num_beams)
+        batch_size = source_ids.size(0)
+        first_row = torch.arange(batch_size, device=cross_bias.device)[:, None] * num_beams
+        for step in range(num_steps):
+            step_bias = (cross_bias[:, step : step + 1] + cross_mask).expand(-1, -1, num_beams, -1)
+            logits = self.decoder.step(state.tokens[:, :, step], step, cache, self_bias, step_bias)
+            logits = logits.float() / temperature[:, :, None]
+            log_probs = torch.log_softmax(logits, dim=-1)
+            constrain(log_probs, state, step, options, rules)
+            beams = advance(state, log_probs, step, options, rules)
+            if bool(state.is_done.all()):
+                break
+            reorder_cache(cache, (first_row + beams).view(-1), step + 1)
+        return best_hypotheses(state, num_hypotheses[:, 0].long(), self.pad_id)

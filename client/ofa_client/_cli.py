@@ -3,99 +3,100 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from ofa_client._arguments import INPUTS, make_parser
 from ofa_client._client import OFAClient
 from ofa_client._errors import OFAClientError
-from ofa_client._protocol import CaptioningResult
+from ofa_client._painting import paint_boxes
+from ofa_client._printing import Result, to_json, to_lines
+from ofa_client._results import DrawingResult, GroundingResult
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code is 1 if a picture failed and 130 on Ctrl-C."""
-    arguments = _parser().parse_args(argv)
+    """Run the command; the exit code is 1 if a request failed and 130 on Ctrl-C."""
+    parser = make_parser()
+    arguments = parser.parse_args(argv)
     # A file's name need not be valid text in the terminal's encoding.
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        return _caption(arguments)
+        client = OFAClient(arguments.server, model=arguments.model, timeout=arguments.timeout)
+    except ValueError as error:
+        parser.error(str(error))
+    num_failed = 0
+    try:
+        with client:
+            for inputs in _requests(arguments):
+                num_failed += not _ask(client, inputs, arguments)
     except KeyboardInterrupt:
         return 130
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="ofa-client", description="Ask an OFA model on Triton about pictures."
-    )
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    caption = verbs.add_parser(
-        "caption",
-        help="print the captions of pictures",
-        description="Print the captions of pictures, best first, with their scores. "
-        "The exit code is 1 if a picture failed.",
-    )
-    caption.add_argument("pictures", nargs="+", metavar="PICTURE", help="file of a picture")
-    caption.add_argument(
-        "--server",
-        default="localhost:8001",
-        metavar="HOST:PORT",
-        help="gRPC port of the server (default: %(default)s)",
-    )
-    caption.add_argument(
-        "--model",
-        default="caption",
-        metavar="NAME",
-        help="name of the ensemble (default: %(default)s)",
-    )
-    caption.add_argument(
-        "--num-captions",
-        type=int,
-        metavar="N",
-        help="captions a picture (default: the checkpoint's)",
-    )
-    caption.add_argument(
-        "--timeout",
-        type=float,
-        default=60.0,
-        metavar="S",
-        help="seconds allowed a picture (default: %(default)g)",
-    )
-    caption.add_argument(
-        "--json", action="store_true", help="print one JSON object a picture and line"
-    )
-    return parser
-
-
-def _caption(arguments: argparse.Namespace) -> int:
-    num_failed = 0
-    with OFAClient(arguments.server, model=arguments.model, timeout=arguments.timeout) as client:
-        for picture in arguments.pictures:
-            start = time.monotonic()
-            try:
-                result = client.caption(picture, num_captions=arguments.num_captions)
-            except OFAClientError as error:
-                num_failed += 1
-                _print_error(picture, error, as_json=arguments.json)
-            else:
-                _print_result(picture, result, time.monotonic() - start, as_json=arguments.json)
     return 1 if num_failed else 0
 
 
-def _print_result(picture: str, result: CaptioningResult, seconds: float, *, as_json: bool) -> None:
+def _requests(arguments: argparse.Namespace) -> Iterator[dict[str, str]]:
+    """Yield the inputs of one request after another; an argument may hold several pictures."""
+    given = {name: getattr(arguments, name, None) for name in INPUTS}
+    several = {
+        name: value if isinstance(value, list) else [value]
+        for name, value in given.items()
+        if value is not None
+    }
+    for values in itertools.product(*several.values()):
+        yield dict(zip(several, values, strict=True))
+
+
+def _ask(client: OFAClient, inputs: Mapping[str, str], arguments: argparse.Namespace) -> bool:
+    """Send one request, print its answer, and return whether all went well."""
+    options = {name: getattr(arguments, name) for name in arguments.options}
+    start = time.monotonic()
+    try:
+        result = arguments.method(client, **inputs, **options)
+    except OFAClientError as error:
+        _print_error(inputs, error, as_json=arguments.json)
+        return False
+    _print_result(inputs, result, time.monotonic() - start, as_json=arguments.json)
+    try:
+        _write_pictures(result, arguments)
+    # What Pillow raises for a file name whose ending it does not know is a ValueError.
+    except (OFAClientError, OSError, ImportError, ValueError) as error:
+        print(f"ofa-client: {error}", file=sys.stderr, flush=True)
+        return False
+    return True
+
+
+def _write_pictures(result: Result, arguments: argparse.Namespace) -> None:
+    match result:
+        case GroundingResult() if arguments.draw:
+            paint_boxes(arguments.image, result.boxes).save(arguments.draw)
+        case DrawingResult():
+            for rank, image in enumerate(result.images, start=1):
+                suffix = f"-{rank}" if rank > 1 else ""
+                arguments.out.with_stem(arguments.out.stem + suffix).write_bytes(image.png)
+
+
+def _print_result(
+    inputs: Mapping[str, str], result: Result, seconds: float, *, as_json: bool
+) -> None:
     if as_json:
-        captions = [{"text": caption.text, "score": caption.score} for caption in result.captions]
-        print(json.dumps({"image": picture, "captions": captions}), flush=True)
+        print(json.dumps({**inputs, **to_json(result)}), flush=True)
         return
-    lines = [f"{picture}  ({seconds * 1000:.0f} ms)"]
-    lines += [f"  {caption.score:8.3f}  {caption.text}" for caption in result.captions]
+    lines = [f"{_title(inputs)}  ({seconds * 1000:.0f} ms)"]
+    lines += [f"  {line}" for line in to_lines(result)]
     print("\n".join(lines), flush=True)
 
 
-def _print_error(picture: str, error: OFAClientError, *, as_json: bool) -> None:
+def _print_error(inputs: Mapping[str, str], error: OFAClientError, *, as_json: bool) -> None:
     if as_json:
         body = {"code": error.code, "message": error.message}
-        print(json.dumps({"image": picture, "error": body}), flush=True)
+        print(json.dumps({**inputs, "error": body}), flush=True)
     else:
-        print(f"{picture}: {error.message}", file=sys.stderr, flush=True)
+        print(f"{_title(inputs)}: {error.message}", file=sys.stderr, flush=True)
+
+
+def _title(inputs: Mapping[str, str]) -> str:
+    return "  ".join(inputs.values())

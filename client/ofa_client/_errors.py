@@ -3,6 +3,7 @@
 OFAClientError
 ├── InvalidRequestError         the request is at fault: sending it again cannot help
 │   ├── InvalidImageError       unreadable, not a picture, or over a limit
+│   ├── InvalidTextError        not text, not valid Unicode, or over the limit
 │   └── InvalidOptionError      unknown, of the wrong type, or out of range
 ├── ServerBusyError             the server's queue is full: the same request may pass later
 ├── UnavailableError            nobody answers there, or the server is shutting down
@@ -38,6 +39,10 @@ class InvalidRequestError(OFAClientError):
 
 class InvalidImageError(InvalidRequestError):
     """The image cannot be read, is not a picture, or is over a limit."""
+
+
+class InvalidTextError(InvalidRequestError):
+    """A text is not one, is not valid Unicode, or is over the limit."""
 
 
 class InvalidOptionError(InvalidRequestError):

@@ -13,7 +13,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from ofa_client._errors import ServerError
-from ofa_client._protocol import Tensors
+from ofa_client._tensors import Tensors
 
 
 class StatusError(Exception):

@@ -14,7 +14,7 @@ from tritonclient.grpc import model_config_pb2
 from ofa.generation import Generator
 from ofa.options import OPTION_DTYPES, GenerationOptions
 from ofa.tasks.captioning import GeneratorInputs
-from ofa_client import _protocol
+from ofa_client import _answers, _requests
 from ofa_server.installation import STAND_INS
 from ofa_server.model_configs import numpy_dtype
 from ofa_server.repository import ENSEMBLE, MEMBERS
@@ -80,7 +80,7 @@ def test_only_the_ensemble_and_preprocess_have_optional_inputs() -> None:
 
 def test_the_client_sends_and_reads_what_the_ensemble_has() -> None:
     options = dict.fromkeys(OPTION_DTYPES, 1)
-    sent = _protocol.build_inputs(b"picture", options)
+    sent = _requests.build_inputs({"image": b"picture"}, options)
     inputs = shapes(CONFIGS[ENSEMBLE].input)
     assert sent.keys() == inputs.keys()
     for name, value in sent.items():
@@ -91,7 +91,7 @@ def test_the_client_sends_and_reads_what_the_ensemble_has() -> None:
         for name, shape in shapes(CONFIGS[ENSEMBLE].output).items()
     }
     answer["captions"][:] = b"a caption"
-    assert len(_protocol.parse_captions(answer).captions) == 2
+    assert len(_answers.parse_captions(answer).captions) == 2
 
 
 def test_preprocess_gives_what_its_configuration_says() -> None:

@@ -239,9 +239,14 @@ def test_a_url_is_not_an_address() -> None:
     [
         ({"captions": None}, "the answer has no 'captions' tensor"),
         ({"token_log_probs": None}, "the answer has no 'token_log_probs' tensor"),
-        ({"scores": np.zeros((1, 1), np.float32)}, "do not fit together: .*'scores': .1, 1."),
+        (
+            {"scores": np.zeros((1, 1), np.float32)},
+            "do not fit together: .*'scores': 'float32 .1, 1.'",
+        ),
         ({"token_log_probs": np.zeros((1, 2), np.float32)}, "do not fit together"),
         ({"captions": np.empty((1, 0), np.object_)}, "do not fit together"),
+        ({"captions": np.zeros((1, 2), np.float32)}, "'captions': 'float32 .1, 2.'"),
+        ({"scores": np.zeros(2, np.float32)}, "'scores': 'float32 .2.'"),
     ],
 )
 def test_an_answer_that_makes_no_sense_is_a_server_error(

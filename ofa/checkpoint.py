@@ -199,7 +199,7 @@ def _read_labels(folder: Path, task_config: TaskConfig, tokenizer: Tokenizer) ->
         raise CheckpointError(f"{name} holds no labels")
     if task_config.search.constraint_range is not None:
         raise CheckpointError(
-            "configuration.json: answer2label and constraint_range exclude another"
+            "configuration.json: answer2label and beam_search.constraint_range exclude each other"
         )
     by_ids: dict[tuple[int, ...], str] = {}
     for label in labels:

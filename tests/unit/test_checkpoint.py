@@ -18,6 +18,7 @@ from ofa.errors import CheckpointError
 from ofa.model import OFAModel
 from ofa.model.positions import image_buckets, token_buckets
 from ofa.options import OptionLimits
+from ofa.tasks import TASKS
 from tests.unit import tiny
 
 State = dict[str, Tensor]
@@ -69,7 +70,7 @@ def test_a_modelscope_folder_is_read(checkpoint_folder: Path, tiny_model: OFAMod
     assert_same_weights(checkpoint.model, tiny_model)
     assert checkpoint.model.config == tiny_model.config
     assert not any(module.training for module in checkpoint.model.modules())
-    assert checkpoint.task_config.defaults == tiny.make_options(num_captions=2)
+    assert checkpoint.task_config.defaults == tiny.make_options(num_hypotheses=2)
     content = (checkpoint_folder / WEIGHTS).read_bytes()
     assert checkpoint.weights_sha256 == hashlib.sha256(content).hexdigest()
 
@@ -85,7 +86,7 @@ def test_a_hugging_face_folder_is_read_with_the_librarys_defaults(
     checkpoint = load_checkpoint(checkpoint_folder)
     assert_same_weights(checkpoint.model, model)
     defaults = checkpoint.task_config.defaults
-    assert (defaults.num_captions, defaults.beam_size, defaults.max_length) == (1, 5, 16)
+    assert (defaults.num_hypotheses, defaults.beam_size, defaults.max_length) == (1, 5, 16)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -207,10 +208,87 @@ def test_malformed_json_is_refused(checkpoint_folder: Path, name: str) -> None:
     assert refusal(checkpoint_folder) == f"{name} must hold an object"
 
 
-def test_another_task_is_refused(checkpoint_folder: Path) -> None:
-    change_json(checkpoint_folder / "configuration.json", lambda c: c.update(task="sudoku"))
+@pytest.mark.parametrize("task", ["sudoku", "text2sql", "auto-speech-recognition"])
+def test_the_task_of_another_model_is_refused(checkpoint_folder: Path, task: str) -> None:
+    change_json(checkpoint_folder / "configuration.json", lambda c: c.update(task=task))
     assert refusal(checkpoint_folder) == (
-        "configuration.json: task 'sudoku' is not supported; supported are image-captioning"
+        f"configuration.json: task {task!r} is not supported; supported are {', '.join(TASKS)}"
+    )
+
+
+def test_a_folder_without_a_task_of_its_own_takes_any_prompt(checkpoint_folder: Path) -> None:
+    configuration = checkpoint_folder / "configuration.json"
+    for change in (lambda c: c.update(task="ofa-pretrained-tasks"), lambda c: c.pop("task")):
+        change_json(configuration, change)
+        assert load_checkpoint(checkpoint_folder).task_config.task == "generate"
+        checkpoint = load_checkpoint(checkpoint_folder, task="image-captioning")
+        assert checkpoint.task_config.task == "image-captioning"
+
+
+def test_another_configuration_can_be_read(checkpoint_folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "vqa.json"
+    other.write_text('{"task": "visual-question-answering", "model": {"patch_image_size": 32}}')
+    config = load_checkpoint(checkpoint_folder, configuration=other).task_config
+    assert (config.task, config.patch_image_size) == ("visual-question-answering", 32)
+    other.unlink()
+    with pytest.raises(CheckpointError, match=r"vqa\.json is missing"):
+        load_checkpoint(checkpoint_folder, configuration=other)
+
+
+def write_labels(folder: Path, content: str, **model: Any) -> None:
+    (folder / "labels.json").write_text(content, "utf-8")
+    change_json(
+        folder / "configuration.json",
+        lambda c: c["model"].update({"answer2label": "labels.json", **model}),
+    )
+
+
+def test_labels_keep_the_order_of_their_file(checkpoint_folder: Path) -> None:
+    write_labels(checkpoint_folder, '{"yes": 9, "no": 2, "a small dog": 5}')
+    assert load_checkpoint(checkpoint_folder).labels == ("yes", "no", "a small dog")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{}", "labels.json holds no labels"),
+        ('["yes", "no"]', "labels.json must hold an object"),
+    ],
+)
+def test_malformed_labels_are_refused(checkpoint_folder: Path, content: str, message: str) -> None:
+    write_labels(checkpoint_folder, content)
+    assert refusal(checkpoint_folder) == message
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"猫": 0, "Dog": 1, "dog": 2}', "'Dog' and 'dog' have the same tokens"),
+        ('{"猫": 0, " ": 1}', "the label ' ' has no tokens"),
+    ],
+)
+def test_labels_that_cannot_be_told_apart_are_refused(
+    checkpoint_folder: Path, content: str, message: str
+) -> None:
+    num_entries = len(json.loads((checkpoint_folder / "vocab.json").read_text("utf-8")))
+    words = ["<s>", "<pad>", "</s>", "<unk>", "猫", "dog"]
+    words += [f"word{number}" for number in range(num_entries - len(words) - 1)] + ["<mask>"]
+    (checkpoint_folder / "vocab.txt").write_text("\n".join(words) + "\n", "utf-8")
+    write_labels(checkpoint_folder, content, language="zh")
+    assert refusal(checkpoint_folder) == f"labels.json: {message}"
+
+
+def test_labels_outside_of_the_folder_are_refused(checkpoint_folder: Path) -> None:
+    write_labels(checkpoint_folder, "{}", answer2label="../labels.json")
+    assert refusal(checkpoint_folder) == (
+        "configuration.json: answer2label '../labels.json' is outside of the folder"
+    )
+
+
+def test_labels_and_a_range_of_tokens_exclude_each_other(checkpoint_folder: Path) -> None:
+    write_labels(checkpoint_folder, '{"yes": 0}', beam_search={"constraint_range": "4,9"})
+    assert refusal(checkpoint_folder) == (
+        "configuration.json: answer2label and beam_search.constraint_range exclude each other"
     )
 
 
@@ -241,7 +319,11 @@ def test_other_special_ids_are_refused(checkpoint_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("use_ofasys", True, "config.json: use_ofasys=True is not supported (only False is)"),
+        (
+            "use_gamma_feature",
+            True,
+            "config.json: use_gamma_feature=True is not supported (only False is)",
+        ),
         ("w_resid", 1, "config.json: unknown field w_resid; it may change the mathematics"),
         ("encoder_layers", 0, "config.json: encoder_layers must be positive, got 0"),
         (

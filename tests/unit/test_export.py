@@ -1,14 +1,15 @@
+import inspect
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from ofa.checkpoint import Checkpoint, load_checkpoint
 from ofa.errors import CheckpointError
-from ofa.export import ExportError, export_generator, option_tensors
-from ofa.options import OPTION_DTYPES, OptionLimits
-from ofa.tokenizer import EnglishTokenizer
+from ofa.export import ExportError, export_generator, stack_rows
+from ofa.options import OptionLimits
 from tests.unit import tiny
 
 LIMITS = OptionLimits(max_beam_size=5, max_length=12)
@@ -24,21 +25,19 @@ def test_an_exported_module_answers_as_the_eager_one(
 ) -> None:
     path = tmp_path / "model.pt"
     report = export_generator(checkpoint, path, LIMITS)
-    tokenizer = EnglishTokenizer(checkpoint.folder)
-    num_prompt_tokens = len(tokenizer.encode(" what does the image describe?", 256))
+    task = checkpoint.build_task(LIMITS)
     assert report.torch_version == torch.__version__
-    assert report.input_shapes == {
-        "patch_images": [3, 64, 64],
-        "source_ids": [num_prompt_tokens],
-        **{name: [1] for name in OPTION_DTYPES},
-    }
+    for name, tensor in task.preprocess(task.example_request()).items():
+        assert np.array_equal(report.example_row[name], tensor)
+    assert list(report.example_outputs) == [s.name for s in task.tensors.generator_outputs]
+    assert (task.tokenizer.eos_id == report.example_outputs["token_ids"]).any()
     assert 0 <= report.score_difference <= 1e-4
     # Largest options, and a row of smaller ones beside it.
     rows = [tiny.make_options(beam_size=5, max_length=12), tiny.make_options()]
     inputs = (
         tiny.make_pictures(2),
         torch.tensor([[tiny.BOS, 10, 20, tiny.EOS]] * 2),
-        *option_tensors(rows).values(),
+        *tiny.stack_options(rows),
     )
     with torch.inference_mode():
         expected = checkpoint.build_generator()(*inputs)
@@ -57,7 +56,7 @@ def test_an_artefact_holds_the_weights_and_little_else(
     weights = sum(tensor.nbytes for tensor in state.values())
     weights += sum(tensor.nbytes for tensor in checkpoint.model.buffers())
     assert weights < path.stat().st_size < weights + 400_000
-    assert torch.jit.load(str(path)).bias_shape == [0, 0, 0]
+    assert torch.jit.load(str(path)).source_encoder.bias_shape == [0, 0, 0]
 
 
 def test_limits_that_do_not_fit_are_refused_before_anything_is_written(
@@ -84,7 +83,7 @@ def load_and_spoil(name: str, change: float) -> Any:
 def test_other_tokens_are_noticed(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spoil = load_and_spoil("decoder.layers.1.cross_attn.c_attn", -2.0)
+    spoil = load_and_spoil("beam_decoder.decoder.layers.1.cross_attn.c_attn", -2.0)
     monkeypatch.setattr(torch.jit, "load", spoil)
     with pytest.raises(ExportError, match="answers a test picture with other tokens"):
         export_generator(checkpoint, tmp_path / "model.pt", LIMITS)
@@ -93,19 +92,20 @@ def test_other_tokens_are_noticed(
 def test_other_scores_are_noticed(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spoil = load_and_spoil("decoder.layer_norm.weight", 0.002)
+    spoil = load_and_spoil("beam_decoder.decoder.layer_norm.weight", 0.002)
     monkeypatch.setattr(torch.jit, "load", spoil)
     with pytest.raises(ExportError, match=r"scores differ by 0\.\d+; the limit is 0\.0001"):
         export_generator(checkpoint, tmp_path / "model.pt", LIMITS)
 
 
-def test_option_tensors_are_columns_in_the_generators_order() -> None:
-    rows = [tiny.make_options(beam_size=4, temperature=0.5), tiny.make_options(min_length=2)]
-    tensors = option_tensors(rows)
-    assert list(tensors) == list(OPTION_DTYPES)
-    assert {tuple(tensor.shape) for tensor in tensors.values()} == {(2, 1)}
-    assert tensors["beam_size"].dtype == torch.int32
-    assert tensors["temperature"].dtype == torch.float32
-    assert tensors["beam_size"].tolist() == [[4], [3]]
-    assert tensors["temperature"].tolist() == [[0.5], [1.0]]
-    assert tensors["min_length"].tolist() == [[1], [2]]
+def test_rows_become_the_generators_arguments_in_its_order(checkpoint: Checkpoint) -> None:
+    task = checkpoint.build_task(LIMITS)
+    example = task.example_request()
+    rows = [task.preprocess({**example, "beam_size": np.array([n])}) for n in (2, 3)]
+    arguments = stack_rows(rows, task)
+    names = list(inspect.signature(checkpoint.build_generator().forward).parameters)
+    assert names == [spec.name for spec in task.tensors.generator_inputs]
+    by_name = dict(zip(names, arguments, strict=True))
+    assert by_name["beam_size"].tolist() == [[2], [3]]
+    assert by_name["patch_images"].shape == (2, 3, tiny.IMAGE_SIZE, tiny.IMAGE_SIZE)
+    assert by_name["temperature"].dtype == torch.float32

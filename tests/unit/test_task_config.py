@@ -7,7 +7,7 @@ from ofa.options import GenerationOptions
 from ofa.task_config import SearchConfig, TaskConfig
 
 REFERENCE_DEFAULTS = GenerationOptions(
-    num_captions=1,
+    num_hypotheses=1,
     beam_size=5,
     max_length=16,
     min_length=1,
@@ -23,10 +23,15 @@ def read(model: Any = None, **values: Any) -> TaskConfig:
 
 def test_nothing_said_gives_the_references_defaults() -> None:
     assert read() == TaskConfig(
-        task="image-captioning",
+        task="",
         language="en",
+        gen_type="generation",
         prompt=None,
+        prompt_type="none",
+        label_file=None,
         patch_image_size=480,
+        max_image_size=512,
+        is_document=False,
         pixel_mean=(0.5, 0.5, 0.5),
         pixel_std=(0.5, 0.5, 0.5),
         max_source_length=256,
@@ -41,15 +46,18 @@ def test_everything_said_is_read() -> None:
     config = read(
         {
             "type": "ofa",
-            "language": "en",
+            "language": "cn",
             "prompt": " what do you see?",
+            "prompt_type": "prev_output",
+            "answer2label": "answers.json",
+            "is_document": True,
             "patch_image_size": 256,
-            "max_image_size": 512,
+            "max_image_size": 384,
             "imagenet_default_mean_and_std": True,
             "max_src_length": 80,
             "num_return_sequences": 2,
             "seed": 7,
-            "gen_type": "generation",
+            "gen_type": "traverse",
             "beam_search": {
                 "beam_size": 10,
                 "max_len_a": 1,
@@ -61,7 +69,7 @@ def test_everything_said_is_read() -> None:
                 "normalize_scores": False,
                 "unk_penalty": 3,
                 "match_source_len": True,
-                "constraint_range": None,
+                "constraint_range": "58457,59457",
             },
         },
         framework="pytorch",
@@ -70,14 +78,19 @@ def test_everything_said_is_read() -> None:
     )
     assert config == TaskConfig(
         task="image-captioning",
-        language="en",
+        language="zh",
+        gen_type="traverse",
         prompt=" what do you see?",
+        prompt_type="prev_output",
+        label_file="answers.json",
         patch_image_size=256,
+        max_image_size=384,
+        is_document=True,
         pixel_mean=(0.485, 0.456, 0.406),
         pixel_std=(0.229, 0.224, 0.225),
         max_source_length=80,
         defaults=GenerationOptions(
-            num_captions=2,
+            num_hypotheses=2,
             beam_size=10,
             max_length=20,
             min_length=2,
@@ -86,7 +99,11 @@ def test_everything_said_is_read() -> None:
             temperature=0.9,
         ),
         search=SearchConfig(
-            max_length_a=1.0, match_source_length=True, normalize_scores=False, unk_penalty=3.0
+            max_length_a=1.0,
+            match_source_length=True,
+            normalize_scores=False,
+            unk_penalty=3.0,
+            constraint_range=(58457, 59457),
         ),
     )
     assert type(config.search.max_length_a) is float
@@ -98,14 +115,22 @@ def test_everything_said_is_read() -> None:
         ([], "model must be an object, got []"),
         ({"beam_search": None}, "beam_search must be an object, got None"),
         ({"beam_search": [5]}, "beam_search must be an object, got [5]"),
-        ({"language": "zh"}, "model.language='zh' is not supported (only 'en' is)"),
+        ({"language": "fr"}, "model.language='fr' is not supported (only 'en', 'zh', 'cn')"),
         (
-            {"multimodal_type": "mmspeech"},
-            "model.multimodal_type='mmspeech' is not supported (only 'default' is)",
+            {"gen_type": "sampling"},
+            "model.gen_type='sampling' is not supported (only 'generation', 'traverse')",
         ),
         (
-            {"answer2label": "ans2label.json"},
-            "model.answer2label='ans2label.json' is not supported (only None is)",
+            {"prompt_type": 1},
+            "model.prompt_type=1 is not supported (only 'none', 'prev_output', 'src')",
+        ),
+        (
+            {"multimodal_type": "mmspeech"},
+            "model.multimodal_type='mmspeech' is not supported (only 'default')",
+        ),
+        (
+            {"answer2label": {"yes": 1}},
+            "answer2label must be of type str, got {'yes': 1}",
         ),
         ({"prompt": 7}, "prompt must be of type str, got 7"),
         ({"patch_image_size": "480"}, "patch_image_size must be of type int, got '480'"),
@@ -147,13 +172,17 @@ def test_malformed_values_are_refused(model: Any, message: str) -> None:
             "beam_search: no_repeat_ngram_size is -1; allowed are 0 to 16",
         ),
         ({"diverse_beams": 2}, "unknown key beam_search.diverse_beams"),
-        ({"gen_box": True}, "beam_search.gen_box=True is not supported by this task"),
-        ({"gen_code": True}, "beam_search.gen_code=True is not supported by this task"),
-        ({"ignore_eos": True}, "beam_search.ignore_eos=True is not supported by this task"),
-        ({"zero_shot": True}, "beam_search.zero_shot=True is not supported by this task"),
+        ({"gen_box": True}, "beam_search.gen_box=True is not supported"),
+        ({"gen_code": True}, "beam_search.gen_code=True is not supported"),
+        ({"ignore_eos": True}, "beam_search.ignore_eos=True is not supported"),
+        ({"zero_shot": True}, "beam_search.zero_shot=True is not supported"),
         (
-            {"constraint_range": "4,21134"},
-            "beam_search.constraint_range='4,21134' is not supported by this task",
+            {"constraint_range": "4-21134"},
+            "beam_search.constraint_range must read FIRST,END, got '4-21134'",
+        ),
+        (
+            {"constraint_range": "9,9"},
+            "beam_search.constraint_range is '9,9'; allowed are 4 <= FIRST < END",
         ),
     ],
     ids=str,

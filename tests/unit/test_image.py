@@ -13,7 +13,14 @@ import pytest
 from PIL import Image, ImageFile, ImageOps
 
 from ofa.errors import InvalidImageError
-from ofa.image import MAX_IMAGE_BYTES, MAX_IMAGE_SIDE, decode_image, resize_square
+from ofa.image import (
+    MAX_IMAGE_BYTES,
+    MAX_IMAGE_SIDE,
+    decode_image,
+    resize_document,
+    resize_scene,
+    resize_square,
+)
 
 SIZE = 48
 
@@ -144,6 +151,49 @@ def test_channels_are_red_green_blue_and_rows_come_first() -> None:
     pixels = resize_square(decode_image(encode(image.resize((8, 8), Image.Resampling.NEAREST))), 8)
     assert pixels[:, 0, 0].tolist() == [10, 20, 30]
     assert pixels[:, 0, 7].tolist() == [200, 201, 202]
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "fitted"),
+    [
+        (70, 70, (96, 96)),
+        (97, 96, (96, 95)),
+        (60, 37, (96, 64)),
+        (90, 61, (96, 65)),
+        (61, 90, (65, 96)),
+        (37, 60, (64, 96)),
+        (400, 3, (96, 64)),
+        (1, 300, (64, 96)),
+        (1, 1, (96, 96)),
+    ],
+)
+def test_a_scene_keeps_its_aspect_ratio_between_repeated_edges(
+    width: int, height: int, fitted: tuple[int, int]
+) -> None:
+    size = 96
+    scene = Image.fromarray(noise(height, width, 3))
+    resized = np.asarray(scene.resize(fitted, Image.Resampling.BICUBIC))
+    # Every pixel of the square is the nearest one of the picture in its middle.
+    left, top = ((size - side) // 2 for side in fitted)
+    rows = [min(max(row - top, 0), fitted[1] - 1) for row in range(size)]
+    columns = [min(max(column - left, 0), fitted[0] - 1) for column in range(size)]
+    pixels = resize_scene(scene, size)
+    assert pixels.shape == (3, size, size)
+    assert pixels.flags.c_contiguous
+    assert np.array_equal(pixels.transpose(1, 2, 0), resized[rows][:, columns])
+
+
+@pytest.mark.parametrize(("width", "height"), [(960, 32), (37, 60)])
+def test_a_document_is_four_lines_from_one(width: int, height: int) -> None:
+    document = Image.fromarray(noise(height, width, 3))
+    line = np.asarray(document.resize((1920, 64), Image.Resampling.BICUBIC))
+    pixels = resize_document(document)
+    assert pixels.shape == (3, 480, 480)
+    assert pixels.flags.c_contiguous
+    for row in range(480):
+        number, line_row = divmod(min(max(row - 112, 0), 255), 64)
+        expected = line[line_row, 480 * number : 480 * (number + 1)]
+        assert np.array_equal(pixels[:, row].T, expected)
 
 
 def png_chunk(kind: bytes, content: bytes) -> bytes:

@@ -15,15 +15,27 @@ from tritonclient.utils import (
 Tensors = dict[str, np.ndarray]
 
 
+def bytes_tensor(*texts: str) -> np.ndarray:
+    """Texts as the list of an answer."""
+    return np.array([[text.encode() for text in texts]], dtype=np.object_)
+
+
+def texts_answer(
+    results: str, texts: list[str], scores: list[float], token_log_probs: list[list[float]]
+) -> Tensors:
+    """The tensors that an ensemble answers with whose list of texts is called `results`."""
+    return {
+        results: bytes_tensor(*texts),
+        "scores": np.array([scores], dtype=np.float32),
+        "token_log_probs": np.array([token_log_probs], dtype=np.float32),
+    }
+
+
 def captions_answer(
     texts: list[str], scores: list[float], token_log_probs: list[list[float]]
 ) -> Tensors:
     """The tensors that the captioning ensemble answers with."""
-    return {
-        "captions": np.array([[text.encode() for text in texts]], dtype=np.object_),
-        "scores": np.array([scores], dtype=np.float32),
-        "token_log_probs": np.array([token_log_probs], dtype=np.float32),
-    }
+    return texts_answer("captions", texts, scores, token_log_probs)
 
 
 class ScriptedTriton(service_pb2_grpc.GRPCInferenceServiceServicer):

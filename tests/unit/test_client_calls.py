@@ -19,6 +19,7 @@ from ofa_client import (
     InvalidImageError,
     InvalidOptionError,
     InvalidRequestError,
+    InvalidTextError,
     ModelNotReadyError,
     OFAClient,
     OFAClientError,
@@ -131,6 +132,13 @@ STATUSES = [
         "in ensemble 'caption', beam_size is 9; the limit is 5",
         InvalidOptionError,
     ),
+    (
+        "INVALID_ARGUMENT",
+        "in ensemble 'caption', num_boxes is 6; allowed are 1 to 5",
+        InvalidOptionError,
+    ),
+    ("INVALID_ARGUMENT", "in ensemble 'caption', text2 is not UTF-8 (byte 3)", InvalidTextError),
+    ("INVALID_ARGUMENT", "text is missing; send it beside the image", InvalidTextError),
     (
         "INVALID_ARGUMENT",
         "inference input 'temperature' data-type is 'INT32', but model 'caption' expects 'FP32'",

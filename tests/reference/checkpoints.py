@@ -16,18 +16,20 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from tests.reference.vocabulary import write_vocabulary
+from tests.reference.vocabulary import write_chinese_vocabulary, write_vocabulary
 
 CALIBRATION_FOLDER = Path(__file__).parents[1] / "golden" / "calibration"
 
-NUM_CODES_AND_BINS = 9192
+NUM_CODES = 8192
+NUM_BINS = 1000
+LABEL_FILE = "labels.json"
 EMBEDDING = "encoder.embed_tokens.weight"
 TIED_NAMES = (EMBEDDING, "decoder.embed_tokens.weight", "decoder.output_projection.weight")
 EOS_ID = 2
@@ -57,6 +59,9 @@ class Recipe:
         eos_rate: Share of the steps in which the end token shall be the likeliest.
         calibration: Name of the recipe whose constants are used, when not its own.
         num_entries: Size of the vocabulary without the 9,192 code and bin tokens.
+        language: Of the vocabulary, "en" or "zh".
+        prefers_bins: The bin tokens have the prior that the words have elsewhere, and the words
+            that of the bin tokens: it answers with boxes though nothing forbids words.
         float16: Whether the weights are stored as float16.
         key_prefix: Put before every name in the weight file.
         omitted: Pattern of the names that the weight file lacks.
@@ -68,16 +73,23 @@ class Recipe:
     eos_rate: float = 1 / 16
     calibration: str = ""
     num_entries: int = 50265
+    language: str = "en"
+    prefers_bins: bool = False
     float16: bool = False
     key_prefix: str = ""
     omitted: str = r"$^"
+
+    @property
+    def first_bin_id(self) -> int:
+        """The id of `<bin_0>`."""
+        return self.num_entries + NUM_CODES
 
     @property
     def full_config(self) -> dict[str, Any]:
         """The whole `config.json`."""
         return {
             **SHARED_FLAGS,
-            "vocab_size": self.num_entries + NUM_CODES_AND_BINS,
+            "vocab_size": self.first_bin_id + NUM_BINS,
             **self.config,
         }
 
@@ -127,16 +139,26 @@ def _size(width: int, heads: int, layers: tuple[int, int], resnet_type: str) -> 
 
 
 _SMALL = _size(128, 4, (2, 3), "resnet18")
+_TINY = _size(256, 4, (4, 4), "resnet50")
+_BASE = _size(768, 12, (6, 6), "resnet101")
+_LARGE = _size(1024, 16, (12, 12), "resnet152")
 
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe("tiny", _size(256, 4, (4, 4), "resnet50"), seed=11, eos_rate=1 / 40),
+        Recipe("tiny", _TINY, seed=11, eos_rate=1 / 40),
         Recipe("medium", _size(512, 8, (4, 4), "resnet101"), seed=2),
-        Recipe("base", _size(768, 12, (6, 6), "resnet101"), seed=3),
-        Recipe("large", _size(1024, 16, (12, 12), "resnet152"), seed=4),
+        Recipe("base", _BASE, seed=3),
+        Recipe("large", _LARGE, seed=4),
         Recipe("huge", _size(1280, 16, (24, 12), "resnet152"), seed=5),
         Recipe("small", _SMALL, seed=6, num_entries=1000),
+        Recipe("tiny-zh", _TINY, seed=11, calibration="tiny", num_entries=21133, language="zh"),
+        Recipe("base-zh", _BASE, seed=3, calibration="base", num_entries=21133, language="zh"),
+        Recipe("large-zh", _LARGE, seed=4, calibration="large", num_entries=21133, language="zh"),
+        Recipe("small-zh", _SMALL, seed=6, calibration="small", num_entries=1000, language="zh"),
+        Recipe(
+            "small-bins", _SMALL, seed=6, calibration="small", num_entries=1000, prefers_bins=True
+        ),
         Recipe(
             "small-shared-bias",
             {**_SMALL, "share_attn_bias": True},
@@ -311,7 +333,10 @@ def _embedding(recipe: Recipe, eos_prior: float) -> torch.Tensor:
     # The prior of the base tokens falls by 4 nat from the commonest to the rarest.
     prior = 2 * _uniform(recipe.seed, "prior", (num_tokens,)) - 2
     prior[list(SPECIAL_IDS)] = LOWEST_PRIOR
-    prior[recipe.num_entries - 1 :] = LOWEST_PRIOR
+    unwanted = slice(recipe.num_entries - 1, None)
+    if recipe.prefers_bins:
+        unwanted = slice(recipe.first_bin_id)
+    prior[unwanted] = LOWEST_PRIOR
     prior[EOS_ID] = torch.tensor(eos_prior, dtype=torch.float32)
     rows[:, 0] = prior / PRIOR_GAIN
     return rows
@@ -399,7 +424,12 @@ def digest(weights: Mapping[str, torch.Tensor]) -> str:
 
 
 def write_checkpoint(
-    folder: Path, recipe: Recipe, calibration: Calibration, model_settings: Mapping[str, Any]
+    folder: Path,
+    recipe: Recipe,
+    calibration: Calibration,
+    model_settings: Mapping[str, Any],
+    task: str = "image-captioning",
+    labels: Sequence[str] = (),
 ) -> str:
     """Write a checkpoint folder in ModelScope's layout.
 
@@ -407,7 +437,10 @@ def write_checkpoint(
         folder: Created; an existing weight file is overwritten.
         recipe: What to build.
         calibration: The constants that go with it.
-        model_settings: The `model` block of `configuration.json`, beside its type.
+        model_settings: The `model` block of `configuration.json`, beside its type, its language
+            and its label file.
+        task: ModelScope's name of the task.
+        labels: What the label file holds; none is written without any.
 
     Returns:
         The digest of the stored weights.
@@ -423,18 +456,31 @@ def write_checkpoint(
         if not re.search(recipe.omitted, name)
     }
     torch.save(weights, folder / "pytorch_model.bin")
-    write_vocabulary(folder, recipe.num_entries)
+    write = write_chinese_vocabulary if recipe.language == "zh" else write_vocabulary
+    write(folder, recipe.num_entries)
     (folder / "config.json").write_text(json.dumps(recipe.full_config, indent=2))
-    write_configuration(folder, model_settings)
+    settings = {"type": "ofa", "language": recipe.language}
+    if labels:
+        settings["answer2label"] = LABEL_FILE
+        numbers = {label: number for number, label in enumerate(labels)}
+        (folder / LABEL_FILE).write_text(json.dumps(numbers, ensure_ascii=False), encoding="utf-8")
+    write_configuration(folder, task, {**settings, **model_settings})
     return digest(weights)
 
 
-def write_configuration(folder: Path, model_settings: Mapping[str, Any]) -> None:
-    """Write the `configuration.json` of a captioning checkpoint."""
+# Where the type of ModelScope's pipeline is not the name of the task.
+PIPELINE_TYPES = {
+    "ocr-recognition": "ofa-ocr-recognition",
+    "text-summarization": "text-generation",
+}
+
+
+def write_configuration(folder: Path, task: str, model_settings: Mapping[str, Any]) -> None:
+    """Write the `configuration.json` of a checkpoint."""
     configuration = {
         "framework": "pytorch",
-        "task": "image-captioning",
-        "model": {"type": "ofa", **model_settings},
-        "pipeline": {"type": "image-captioning"},
+        "task": task,
+        "model": model_settings,
+        "pipeline": {"type": PIPELINE_TYPES.get(task, task)},
     }
     (folder / "configuration.json").write_text(json.dumps(configuration, indent=2))

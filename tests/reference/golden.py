@@ -24,20 +24,23 @@ class Hypothesis:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What the reference does with one picture, stage by stage.
+    """What the reference does with one request, stage by stage.
 
     Attributes:
-        pixels_sha256: Of the normalised float32 pixels [3, S, S].
+        pixels_sha256: Of the normalised float32 pixels [3, S, S]; empty without a picture.
         pixels: Some of them.
         source_ids: The prompt.
         encoder_hidden: Some values of the encoder's output [image and text tokens, width].
         first_ids: The likeliest first tokens, likeliest first.
-        first_log_probs: Their log-probabilities before any rule of the search.
-        hypotheses: All of them, best first.
+        first_log_probs: Their log-probabilities before any rule of the search. They follow BOS,
+            or the decoder's prompt where labels are scored.
+        hypotheses: All of them, best first; none where labels are scored.
         step_margins: For every step, the smallest difference of scores that decided anything:
             who stays in the beam and which end token counts. None where nothing could differ.
         rank_margins: Differences between the final scores of neighbours in rank.
-        captions: The texts.
+        result: What the pipeline returns, without its empty entries.
+        prompt_ids: What the answer is forced to begin with, or follows where labels are scored.
+        label_log_probs: Of every label, in the order of their file, where labels are scored.
     """
 
     pixels_sha256: str
@@ -49,7 +52,9 @@ class Answer:
     hypotheses: list[Hypothesis]
     step_margins: list[float | None]
     rank_margins: list[float]
-    captions: list[str]
+    result: dict[str, Any]
+    prompt_ids: list[int] = dataclasses.field(default_factory=list)
+    label_log_probs: list[float] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,14 +66,13 @@ class Recording:
     answers: dict[str, Answer]
 
     def save(self, path: Path) -> None:
-        """Write JSON, one picture a line."""
+        """Write JSON, one request a line."""
         lines = [
-            f"  {json.dumps(name)}: {json.dumps(dataclasses.asdict(answer), ensure_ascii=False)}"
+            f"  {_json(name)}: {_json(dataclasses.asdict(answer))}"
             for name, answer in self.answers.items()
         ]
         head = (
-            f'{{"weights_sha256": "{self.weights_sha256}",\n'
-            f'"versions": {json.dumps(self.versions)},\n'
+            f'{{"weights_sha256": "{self.weights_sha256}",\n"versions": {_json(self.versions)},\n'
         )
         path.write_text(head + '"answers": {\n' + ",\n".join(lines) + "\n}}\n", encoding="utf-8")
 
@@ -80,6 +84,10 @@ class Recording:
             hypotheses = [Hypothesis(**hypothesis) for hypothesis in answer["hypotheses"]]
             values["answers"][name] = Answer(**{**answer, "hypotheses": hypotheses})
         return cls(**values)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def some_values(tensor: torch.Tensor, count: int = 32) -> list[float]:

@@ -1,8 +1,11 @@
-"""A made-up byte-level BPE vocabulary in the layout of the English OFA checkpoints.
+"""Made-up vocabularies in the layouts of the English and of the Chinese OFA checkpoints.
 
-The merges are enumerated by a rule, so nothing is downloaded or trained: a list of English words
-(the prompt's among them) grown letter by letter, some byte sequences that split UTF-8 characters,
-then pronounceable pseudo-words until the wanted size is reached.
+English: byte-level BPE. The merges are enumerated by a rule, so nothing is downloaded or trained: a
+list of English words (the prompt's among them) grown letter by letter, some byte sequences that
+split UTF-8 characters, then pronounceable pseudo-words until the wanted size is reached.
+
+Chinese: WordPiece. Marks and ASCII characters, alone and as continuations, some words, the
+characters of the prompts, then ideographs in the order of Unicode.
 """
 
 import itertools
@@ -71,3 +74,35 @@ def write_vocabulary(folder: Path, num_entries: int) -> None:
     vocabulary = {token: token_id for token_id, token in enumerate(tokens)}
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
+
+
+_CHINESE_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_CHINESE_TEXT = (
+    "图片描述了什么内容上的文字是这段哪个区域请用一句简单总结文：红蓝绿白黑黄大小男女人孩狗猫鸟马船车树"
+    "草花球站坐走左右前后在有和不没可能二三四五六七八九十我你他她它们想说话"
+)
+_CHINESE_PUNCTUATION = "，。！？；（）《》“”、…·"
+_LATIN_WORDS = ("pro", "iphone", "hello", "world", "cafe", "the", "2024", "10")
+_CONTINUATIONS = ("ing", "s", "ed", "er", "pro", "24")
+_IDEOGRAPHS = range(0x4E00, 0xA000)
+
+
+def _chinese_entries() -> Iterator[str]:
+    """WordPiece entries: marks, letters, words, what the prompts need, then all ideographs."""
+    yield from _CHINESE_SPECIALS
+    printable = [chr(code) for code in range(0x21, 0x7F)]
+    yield from (character for character in printable if not character.isupper())
+    yield from (f"##{c}" for c in printable if c.islower() or c.isdigit())
+    yield from _LATIN_WORDS
+    yield from (f"##{piece}" for piece in _CONTINUATIONS)
+    yield from _CHINESE_PUNCTUATION
+    yield from _CHINESE_TEXT
+    yield from map(chr, _IDEOGRAPHS)
+
+
+def write_chinese_vocabulary(folder: Path, num_entries: int) -> None:
+    """Write the `vocab.txt` of `num_entries` lines, specials and mask included."""
+    words = list(dict.fromkeys(_chinese_entries()))[: num_entries - len(SPECIAL_TOKENS) - 1]
+    lines = [*SPECIAL_TOKENS, *words, "<mask>"]
+    assert len(lines) == num_entries, f"no more than {len(lines)} entries are known"
+    (folder / "vocab.txt").write_text("\n".join([*lines, ""]), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Records what ModelScope's pipeline does: one file a case, in `tests/golden/`.
+"""Records what ModelScope's pipelines do: one file a case, in `tests/golden/`.
 
 `.venv-oracle/bin/python -m tests.reference.oracle.record [CASE ...] [--output DIR]`
 
@@ -9,13 +9,16 @@ A new case is a line in `tests/reference/cases.py`; a new recipe is calibrated f
 import argparse
 import importlib.metadata
 import itertools
+import json
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
-from tests.reference.cases import CASES, Case, weights_sha256
+from tests.reference.cases import CASES, Case, Request, weights_sha256
+from tests.reference.checkpoints import write_configuration
 from tests.reference.golden import (
     FOLDER,
     NUM_TOP,
@@ -26,42 +29,63 @@ from tests.reference.golden import (
     sha256,
     some_values,
 )
-from tests.reference.oracle.pipeline import build_pipeline
+from tests.reference.oracle.pipeline import build_pipeline, use_prompt
 from tests.reference.oracle.tokens import record_tokens
 
+from modelscope.models.multi_modal import ofa_for_all_tasks  # isort: skip  # after its stand-ins
+
 PACKAGES = ("modelscope", "torch", "transformers", "tokenizers", "pillow", "numpy")
+RESULTS = ("caption", "text", "boxes", "labels", "scores")
 
 
 class Watch:
     """Keeps what passes between the parts of a pipeline; changes none of it."""
 
     def __init__(self, pipeline: Any) -> None:
-        self.encoder_hidden = torch.empty(0)
-        self.first_log_probs = torch.empty(0)
-        self.hypotheses: list[dict[str, torch.Tensor]] = []
-        self.step_margins: list[float | None] = []
+        self.start(num_prompt=1)
         self._num_finished = self._max_length = 0
         self._generator = pipeline.model.generator
         model = pipeline.model.model
         self._encode, model.encoder.forward = model.encoder.forward, self._watch_encoder
-        self._normalize, model.get_normalized_probs = (
-            model.get_normalized_probs,
-            self._watch_log_probs,
-        )
+        self._decode, model.decoder.forward = model.decoder.forward, self._watch_decoder
         search = self._generator.search
         self._search, search.step = search.step, self._watch_search
         self._generate, self._generator.generate = self._generator.generate, self._watch_result
+        # The sums of all labels pass here and nowhere else.
+        ofa_for_all_tasks.F = SimpleNamespace(softmax=self._watch_label_sums)
+
+    def start(self, num_prompt: int) -> None:
+        """Forget the request before.
+
+        Args:
+            num_prompt: Tokens that the decoder is given before the answer's first, BOS counted.
+        """
+        self._num_prompt = num_prompt
+        self.encoder_hidden = torch.empty(0)
+        self.first_logits = torch.empty(0)
+        self.hypotheses: list[dict[str, torch.Tensor]] = []
+        self.step_margins: list[float | None] = []
+        self.label_log_probs = torch.empty(0)
+
+    @property
+    def first_log_probs(self) -> torch.Tensor:
+        """Of the answer's first token, before any rule of the search."""
+        return (self.first_logits / self._generator.temperature).log_softmax(0)
 
     def _watch_encoder(self, **inputs: Any) -> Any:
         output = self._encode(**inputs)
         self.encoder_hidden = output.last_hidden_state.clone()
         return output
 
-    def _watch_log_probs(self, net_output: Any, **options: Any) -> torch.Tensor:
-        log_probs = self._normalize(net_output, **options)
-        if not self.step_margins:
-            self.first_log_probs = log_probs[0, -1].clone()
-        return log_probs
+    def _watch_decoder(self, *arguments: Any, **inputs: Any) -> Any:
+        output = self._decode(*arguments, **inputs)
+        if not self.first_logits.numel():
+            self.first_logits = output[0][0, self._num_prompt - 1].clone()
+        return output
+
+    def _watch_label_sums(self, sums: torch.Tensor, dim: int) -> torch.Tensor:
+        self.label_log_probs = sums[0].clone()
+        return sums.softmax(dim)
 
     def _watch_search(
         self, step: int, log_probs: torch.Tensor, scores: torch.Tensor, *rest: Any
@@ -71,7 +95,6 @@ class Watch:
         return self._search(step, log_probs, scores, *rest)
 
     def _watch_result(self, models: Any, sample: Any, **options: Any) -> Any:
-        self.step_margins = []
         self._num_finished = 0
         source_ids = sample["net_input"]["input_ids"]
         generator = self._generator
@@ -117,10 +140,25 @@ class Watch:
         return min(finite, default=None)
 
 
-def record_answer(pipeline: Any, watch: Watch, picture: Path) -> Answer:
-    """Run the pipeline on one picture."""
-    inputs = pipeline.preprocess(str(picture))["net_input"]
-    captions = pipeline(str(picture))["caption"]
+def ask(case: Case, request: Request) -> Any:
+    """What the pipeline is given."""
+    parts = {"image": request.image, "text": request.text, "text2": request.text2}
+    given = {name: value for name, value in parts.items() if value is not None}
+    if request.image is not None:
+        given["image"] = str(case.picture_folder / request.image)
+    # Some pipelines take no dict for a picture alone.
+    return given["image"] if given.keys() == {"image"} else given
+
+
+def record_answer(pipeline: Any, watch: Watch, asked: Any) -> Answer:
+    """Run the pipeline on one request."""
+    sample = pipeline.preprocess(asked)
+    inputs = sample["net_input"]
+    is_traverse = pipeline.model.gen_type == "traverse"
+    [prompt] = sample.get("decoder_prompts" if is_traverse else "prefix_tokens", [[]])
+    prompt_ids = [int(token_id) for token_id in prompt]
+    watch.start(num_prompt=len(prompt_ids) if is_traverse else 1)
+    result = pipeline(asked)
     top = watch.first_log_probs.topk(NUM_TOP)
     hypotheses = [
         Hypothesis(
@@ -131,9 +169,10 @@ def record_answer(pipeline: Any, watch: Watch, picture: Path) -> Answer:
         for found in watch.hypotheses
     ]
     scores = [hypothesis.score for hypothesis in hypotheses]
+    pixels = inputs["patch_images"][0] if "patch_images" in inputs else None
     return Answer(
-        pixels_sha256=sha256(inputs["patch_images"][0]),
-        pixels=some_values(inputs["patch_images"][0], 12),
+        pixels_sha256="" if pixels is None else sha256(pixels),
+        pixels=[] if pixels is None else some_values(pixels, 12),
         source_ids=inputs["input_ids"][0].tolist(),
         encoder_hidden=some_values(watch.encoder_hidden[0]),
         first_ids=top.indices.tolist(),
@@ -141,7 +180,9 @@ def record_answer(pipeline: Any, watch: Watch, picture: Path) -> Answer:
         hypotheses=hypotheses,
         step_margins=[_rounded(margin) for margin in watch.step_margins],
         rank_margins=[_rounded(a - b) for a, b in itertools.pairwise(scores)],
-        captions=captions,
+        result={key: result[key] for key in RESULTS if result[key] is not None},
+        prompt_ids=prompt_ids,
+        label_log_probs=floats(watch.label_log_probs),
     )
 
 
@@ -150,24 +191,40 @@ def _rounded(margin: float | None) -> float | None:
 
 
 def record(case: Case) -> Recording:
-    """Build a case's checkpoint and answer its pictures."""
+    """Build a case's checkpoint and answer its requests."""
+    is_raw = case.task == "generate"
     with tempfile.TemporaryDirectory() as scratch:
         folder = case.prepare(Path(scratch))
         weights = weights_sha256(folder)
+        if is_raw:
+            stand_in_task(case, folder)
         pipeline = build_pipeline(folder)
     watch = Watch(pipeline)
+    answers = {}
+    for request in case.requests:
+        if is_raw:
+            use_prompt(pipeline, request.text or "")
+        answers[request.name] = record_answer(pipeline, watch, ask(case, request))
     return Recording(
         weights_sha256=weights,
         versions={name: importlib.metadata.version(name) for name in PACKAGES},
-        answers={
-            name: record_answer(pipeline, watch, case.picture_folder / name)
-            for name in case.pictures
-        },
+        answers=answers,
     )
 
 
+def stand_in_task(case: Case, folder: Path) -> None:
+    """Name a task of the reference that can be asked anything, for our `generate`.
+
+    Captioning and summarization send their configured prompt as it is, and decode what comes.
+    """
+    configuration = json.loads((folder / "configuration.json").read_text(encoding="utf-8"))
+    has_picture = case.requests[0].image is not None
+    task = "image-captioning" if has_picture else "text-summarization"
+    write_configuration(folder, task, configuration["model"])
+
+
 def main() -> None:
-    """Record the named cases, or all of them and the tokenizer."""
+    """Record the named cases, or all of them and the tokenizers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cases", nargs="*", metavar="CASE")
     parser.add_argument("--output", type=Path, default=FOLDER)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ofa_client import Caption, OFAClient, OFAClientError
+from ofa_client import Box, Caption, Label, OFAClient, OFAClientError
 
 
 def best(client: OFAClient, path: Path) -> str:
@@ -30,6 +30,11 @@ with OFAClient("localhost:8001") as client, open("apple.jpg", "rb") as file:
     client.caption(file)
     client.caption(Image.new("RGB", (2, 2)))
     client.caption(np.zeros((2, 2, 3), dtype=np.uint8))
+    answer: str = client.answer("apple.jpg", "what is it?", beam_size=3).text
+    box: Box | None = client.ground("apple.jpg", "the apple", num_boxes=2).box
+    labels: tuple[Label, ...] = client.entail("apple.jpg", "an apple", model="mine").labels
+    client.generate("a prompt", Path("apple.jpg"), allow_special_tokens=True)
+    png: bytes = client.draw("an apple", seed=3).png
 """
 
 
@@ -46,10 +51,15 @@ def test_a_users_code_passes_mypy_strict(tmp_path: Path) -> None:
     checked = mypy_strict(USER_CODE, tmp_path)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
-    wrong = USER_CODE.replace("num_captions=3", "num_captions='3'").replace(".score", ".rank")
+    wrong = (
+        USER_CODE.replace("num_captions=3", "num_captions='3'")
+        .replace(".score", ".rank")
+        .replace("beam_size", "beam")
+    )
     checked = mypy_strict(wrong, tmp_path)
     assert '"num_captions" to "caption" of "OFAClient" has incompatible type' in checked.stdout
     assert '"Caption" has no attribute "rank"' in checked.stdout
+    assert 'Unexpected keyword argument "beam" for "answer" of "OFAClient"' in checked.stdout
 
 
 @pytest.mark.parametrize("module", ["torch", "ofa", "PIL"])

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import textwrap
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import numpy as np
@@ -196,8 +197,8 @@ def write_configs(tensors: TaskTensors, members: Mapping[str, str]) -> dict[str,
                 found,
                 tensors.answer,
                 remarks={
-                    "num_hypotheses": "As many as the row asked for; there can be more for the "
-                    "sake of a neighbour in its batch."
+                    "num_hypotheses": "As many results as the row asked for; the generator can "
+                    "have found more, for the sake of a neighbour in its batch."
                 },
                 shapes=_answer_shapes(tensors.answer),
             )
@@ -226,20 +227,29 @@ def _unique(*groups: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
 
 
 def _summary(tensors: TaskTensors) -> str:
-    needed = [spec.name for spec in tensors.request if not spec.optional]
+    content = [
+        f"[{spec.name}]" if spec.optional else spec.name
+        for spec in tensors.request
+        if not _is_option(spec)
+    ]
     answer = [spec.name for spec in tensors.answer]
     return _comment(
-        f"The public model: {', '.join(needed)} -> {', '.join(answer)}. This file is the map of "
+        f"The public model: {', '.join(content)} -> {', '.join(answer)}. This file is the map of "
         "the server; its tensor names are the words used everywhere else. docs/protocol.md "
         "describes the inputs and outputs."
     )
 
 
+def _is_option(spec: TensorSpec) -> bool:
+    """Pictures and texts are bytes; numbers and switches say what to do with them."""
+    return spec.dtype is not np.object_
+
+
 def _ensemble_remarks(tensors: TaskTensors) -> dict[str, str]:
     remarks = {
-        next(spec.name for spec in tensors.request if spec.optional): (
+        next(spec.name for spec in tensors.request if _is_option(spec)): (
             "Options are tensors, not request parameters: only tensors are batched and hashed for "
-            "caching. One that is left out takes the checkpoint's own value."
+            "caching. One that is left out takes its default, mostly the checkpoint's own."
         )
     }
     results = tensors.answer[0].name
@@ -293,21 +303,18 @@ def _declaration(spec: TensorSpec, width: int) -> str:
 
 def _steps(tensors: TaskTensors, members: Mapping[str, str]) -> str:
     public = {spec.name for spec in (*tensors.request, *tensors.answer)}
-    row = {
-        spec.name: f"resolved_{spec.name}" if spec.name in public else spec.name
-        for spec in _row(tensors)
-    }
+    row = _inner_names(_row(tensors), "resolved", public)
+    found = _inner_names(tensors.generator_outputs, "found", public)
     steps = (
         ("preprocess", _identity(tensors.request), row),
         (
             "generator",
             {spec.name: row[spec.name] for spec in tensors.generator_inputs},
-            _identity(tensors.generator_outputs),
+            found,
         ),
         (
             "postprocess",
-            _identity(tensors.generator_outputs)
-            | {spec.name: row[spec.name] for spec in tensors.kept},
+            found | {spec.name: row[spec.name] for spec in tensors.kept},
             _identity(tensors.answer),
         ),
     )
@@ -336,11 +343,20 @@ def _map_lines(field: str, names: Mapping[str, str], width: int) -> list[str]:
     renamed = [index for index, (key, value) in enumerate(names.items()) if key != value]
     if field == "output_map" and renamed:
         remark = (
-            "All tensor names of an ensemble share one scope, so the option as filled in by "
-            "preprocess cannot keep the name of the option as sent."
+            "All tensor names of an ensemble share one scope, so what a member makes of an option "
+            "or an answer cannot have the name that the client knows."
         )
         lines.insert(renamed[0], _comment(remark, indent="      "))
     return lines
+
+
+def _inner_names(
+    specs: Sequence[TensorSpec], prefix: str, public: AbstractSet[str]
+) -> dict[str, str]:
+    """Names in the ensemble by names in the member that makes the tensors."""
+    return {
+        spec.name: f"{prefix}_{spec.name}" if spec.name in public else spec.name for spec in specs
+    }
 
 
 def _identity(specs: Sequence[TensorSpec]) -> dict[str, str]:

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from ofa.export import ExportReport
 
 
+#: ModelScope's name of each task by its own.
+_TASK_NAMES = {task.ensemble: name for name, task in TASKS.items()}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ofa export`."""
     parser.add_argument(
@@ -51,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--task",
-        choices=sorted(TASKS),
+        choices=_TASK_NAMES,
         help="for a checkpoint whose configuration names none (default: the configuration's, else "
         "generate)",
     )
@@ -86,7 +90,8 @@ def run(arguments: argparse.Namespace) -> None:
     from ofa.export import export_generator
 
     print(f"reading {folder.name}", flush=True)
-    checkpoint = load_checkpoint(folder, arguments.configuration, arguments.task)
+    task_name = None if arguments.task is None else _TASK_NAMES[arguments.task]
+    checkpoint = load_checkpoint(folder, arguments.configuration, task_name)
     own = checkpoint.default_limits()
     beam_size, length = arguments.max_beam_size, arguments.max_length
     limits = OptionLimits(

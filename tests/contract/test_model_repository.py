@@ -1,26 +1,59 @@
-"""The committed configurations, the adapters, the library and the client mean the same tensors."""
+"""The configurations of every task, the adapters and the library mean the same tensors."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
 from google.protobuf import text_format
+from torch import nn
 from tritonclient.grpc import model_config_pb2
 
-from ofa.generation import Generator
-from ofa.options import OPTION_DTYPES, GenerationOptions
-from ofa.tasks.captioning import GeneratorInputs
-from ofa_client import _answers, _requests
+from ofa.generation import Generator, LabelScorer, TextGenerator, TextLabelScorer
+from ofa.tasks import TASKS, Task, TaskSettings
+from ofa.tasks.captioning import CaptioningTask
+from ofa_server import config_writer
 from ofa_server.installation import STAND_INS
 from ofa_server.model_configs import numpy_dtype
 from ofa_server.repository import ENSEMBLE, MEMBERS
-from ofa_server.tensors import generator_tensors, options_in
+from tests.unit import tiny
 
-REPOSITORY = Path(__file__).parents[2] / "model_repository"
+ROOT = Path(__file__).parents[2]
+REPOSITORY = ROOT / "model_repository"
+PLAIN_NAMES = {member: member for member in MEMBERS}
+#: By kind of search, with a picture and without.
+GENERATORS: dict[str, tuple[type[nn.Module], type[nn.Module] | None]] = {
+    "beam": (Generator, TextGenerator),
+    "traverse": (LabelScorer, TextLabelScorer),
+}
+
+
+class Variant(NamedTuple):
+    """A task with all that changes its tensors."""
+
+    task: type[Task]
+    settings: TaskSettings
+
+    def __str__(self) -> str:
+        return f"{self.task.ensemble}-{self.settings.search}-{self.settings.prompt_type}"
+
+
+def variants() -> Iterator[Variant]:
+    for task in TASKS.values():
+        for search in {
+            task.search("generation"): "generation",
+            task.search("traverse"): "traverse",
+        }:
+            for prompt_type in ("none", "prev_output"):
+                labels = ("yes", "no") if search == "traverse" else ()
+                yield Variant(
+                    task,
+                    tiny.make_settings(task, search=search, prompt_type=prompt_type, labels=labels),
+                )
 
 
 class Shape(NamedTuple):
@@ -28,29 +61,54 @@ class Shape(NamedTuple):
     dims: tuple[int, ...]
 
 
-def read(model: str) -> Any:
-    text = (REPOSITORY / model / "config.pbtxt").read_text("utf-8")
-    return text_format.Parse(text, model_config_pb2.ModelConfig())
-
-
-CONFIGS = {model: read(model) for model in (ENSEMBLE, *MEMBERS)}
-
-
 def shapes(tensors: Any) -> dict[str, Shape]:
     return {tensor.name: Shape(tensor.data_type, tuple(tensor.dims)) for tensor in tensors}
 
 
-def test_the_four_models_are_there_and_nothing_else() -> None:
-    assert {folder.name for folder in REPOSITORY.iterdir()} == set(CONFIGS)
-    assert [step.model_name for step in CONFIGS[ENSEMBLE].ensemble_scheduling.step] == list(MEMBERS)
+def parse(text: str) -> Any:
+    return text_format.Parse(text, model_config_pb2.ModelConfig())
 
 
-def test_every_ensemble_tensor_has_one_meaning() -> None:
+@pytest.fixture(params=variants(), ids=str)
+def variant(request: pytest.FixtureRequest) -> Variant:
+    chosen: Variant = request.param
+    return chosen
+
+
+@pytest.fixture
+def configs(variant: Variant) -> dict[str, Any]:
+    tensors = variant.task.tensors_for(variant.settings)
+    written = config_writer.write_configs(tensors, PLAIN_NAMES)
+    return {model: parse(text) for model, text in written.items()}
+
+
+def test_the_committed_files_are_those_of_captioning() -> None:
+    tensors = CaptioningTask.tensors_for(tiny.make_settings(CaptioningTask))
+    for model, text in config_writer.write_configs(tensors, PLAIN_NAMES).items():
+        folder = REPOSITORY / ("caption" if model == ENSEMBLE else model)
+        assert (folder / "config.pbtxt").read_text("utf-8") == text, config_writer.__doc__
+
+
+def test_one_command_rewrites_the_committed_files(tmp_path: Path) -> None:
+    folders = {folder.name for folder in REPOSITORY.iterdir()}
+    assert folders == {CaptioningTask.ensemble, *MEMBERS}
+    for folder in folders:
+        (tmp_path / folder).mkdir()
+    checkpoint = ROOT / "checkpoints" / "ofa-emoji-tiny_en"
+    config_writer.main([str(checkpoint), str(tmp_path)])
+    for folder in folders:
+        written = (tmp_path / folder / "config.pbtxt").read_text("utf-8")
+        assert written == (REPOSITORY / folder / "config.pbtxt").read_text("utf-8")
+
+
+def check_meanings(configs: dict[str, Any]) -> None:
     """One producer a name; every consumer takes just its type and shape."""
-    ensemble = CONFIGS[ENSEMBLE]
+    ensemble = configs[ENSEMBLE]
     scope = shapes(ensemble.input)
-    for step in ensemble.ensemble_scheduling.step:
-        member = CONFIGS[step.model_name]
+    steps = ensemble.ensemble_scheduling.step
+    assert [step.model_name for step in steps] == list(MEMBERS)
+    for step in steps:
+        member = configs[step.model_name]
         inputs, outputs = shapes(member.input), shapes(member.output)
         assert set(step.input_map) == set(inputs)
         assert set(step.output_map) == set(outputs)
@@ -63,76 +121,98 @@ def test_every_ensemble_tensor_has_one_meaning() -> None:
         assert scope[name] == shape
 
 
+def test_every_ensemble_tensor_has_one_meaning(configs: dict[str, Any]) -> None:
+    check_meanings(configs)
+
+
+def test_the_generator_may_use_a_name_of_the_answer() -> None:
+    captioning = CaptioningTask.tensors_for(tiny.make_settings(CaptioningTask))
+    tensors = replace(captioning, generator_outputs=captioning.answer[1:])
+    written = config_writer.write_configs(tensors, PLAIN_NAMES)
+    check_meanings({model: parse(text) for model, text in written.items()})
+
+
 @pytest.mark.parametrize("model", [ENSEMBLE, "preprocess"])
-def test_options_are_optional_inputs_of_the_library_s_types(model: str) -> None:
-    options = {t.name: t for t in CONFIGS[model].input if t.name != "image"}
-    assert list(options) == list(OPTION_DTYPES)
-    for name, tensor in options.items():
-        assert tensor.optional
-        assert numpy_dtype(tensor.data_type) == OPTION_DTYPES[name]
+def test_a_request_is_what_the_task_says(
+    configs: dict[str, Any], variant: Variant, model: str
+) -> None:
+    request = variant.task.tensors_for(variant.settings).request
+    for tensor, spec in zip(configs[model].input, request, strict=True):
+        assert tensor.name == spec.name
+        assert tensor.optional == spec.optional
+        assert numpy_dtype(tensor.data_type) == spec.dtype
         assert list(tensor.dims) == [1]
 
 
-def test_only_the_ensemble_and_preprocess_have_optional_inputs() -> None:
+@pytest.mark.parametrize("model", [ENSEMBLE, "postprocess"])
+def test_an_answer_is_what_the_task_says(
+    configs: dict[str, Any], variant: Variant, model: str
+) -> None:
+    answer = variant.task.tensors_for(variant.settings).answer
+    assert answer[0].name == variant.task.results
+    for tensor, spec in zip(configs[model].output, answer, strict=True):
+        assert (tensor.name, tuple(tensor.dims)) == (spec.name, spec.dims)
+        assert numpy_dtype(tensor.data_type) == spec.dtype
+        assert tensor.dims[0] == -1
+
+
+def test_only_the_ensemble_and_preprocess_have_optional_inputs(configs: dict[str, Any]) -> None:
     for model in ("generator", "postprocess"):
-        assert not any(tensor.optional for tensor in CONFIGS[model].input)
+        assert not any(tensor.optional for tensor in configs[model].input)
 
 
-def test_the_client_sends_and_reads_what_the_ensemble_has() -> None:
-    options = dict.fromkeys(OPTION_DTYPES, 1)
-    sent = _requests.build_inputs({"image": b"picture"}, options)
-    inputs = shapes(CONFIGS[ENSEMBLE].input)
-    assert sent.keys() == inputs.keys()
-    for name, value in sent.items():
-        assert value.dtype == numpy_dtype(inputs[name].data_type)
-        assert value.shape == (1, *inputs[name].dims)
-    answer = {
-        name: np.zeros([1, *(2 for _ in shape.dims)], numpy_dtype(shape.data_type))
-        for name, shape in shapes(CONFIGS[ENSEMBLE].output).items()
-    }
-    answer["captions"][:] = b"a caption"
-    assert len(_answers.parse_captions(answer).captions) == 2
+def test_pictures_travel_only_where_a_task_has_one(
+    configs: dict[str, Any], variant: Variant
+) -> None:
+    has_picture = "image" in [spec.name for spec in variant.task.inputs]
+    for model in ("preprocess", "generator"):
+        tensors = [*configs[model].input, *configs[model].output]
+        assert ("patch_images" in shapes(tensors)) == has_picture
 
 
-def test_preprocess_gives_what_its_configuration_says() -> None:
-    row = GeneratorInputs(
-        np.zeros([3, 8, 8], np.uint8),
-        np.zeros([4], np.int64),
-        GenerationOptions(1, 2, 3, 0, 0, 1.0, 1.0),
-    )
-    given, configured = generator_tensors(row), shapes(CONFIGS["preprocess"].output)
-    assert list(given) == list(configured)
-    for name, value in given.items():
+def test_the_generator_takes_the_arguments_of_forward_in_their_order(
+    configs: dict[str, Any], variant: Variant
+) -> None:
+    with_picture, without = GENERATORS[variant.settings.search]
+    module = with_picture if "patch_images" in shapes(configs["generator"].input) else without
+    assert module is not None
+    arguments = list(inspect.signature(module.forward).parameters)[1:]
+    assert [tensor.name for tensor in configs["generator"].input] == arguments
+
+
+def test_a_task_gives_and_takes_what_its_configurations_say(
+    configs: dict[str, Any], variant: Variant, tmp_path: Path
+) -> None:
+    tiny.write_tokenizer(tmp_path)
+    task = variant.task(variant.settings, tmp_path)
+    request = task.example_request()
+    assert request.keys() <= shapes(configs["preprocess"].input).keys()
+    row = task.preprocess(request)
+    configured = shapes(configs["preprocess"].output)
+    assert row.keys() == configured.keys()
+    for name, value in row.items():
         assert value.dtype == numpy_dtype(configured[name].data_type)
         assert len(value.shape) == len(configured[name].dims)
-        assert all(
-            d in (-1, size) for d, size in zip(configured[name].dims, value.shape, strict=True)
-        )
-    assert GenerationOptions(**options_in(given)) == row.options
-
-
-def test_the_generator_takes_the_arguments_of_forward_in_their_order() -> None:
-    arguments = list(inspect.signature(Generator.forward).parameters)[1:]
-    assert [tensor.name for tensor in CONFIGS["generator"].input] == arguments
-    assert list(shapes(CONFIGS["preprocess"].output)) == arguments
+        for size, dim in zip(value.shape, configured[name].dims, strict=True):
+            assert dim in (-1, size)
 
 
 # Nothing reaches postprocess but what has passed these two.
 @pytest.mark.parametrize("model", ["preprocess", "generator"])
-def test_queues_are_bounded(model: str) -> None:
-    policy = CONFIGS[model].dynamic_batching.default_queue_policy
+def test_queues_are_bounded(configs: dict[str, Any], model: str) -> None:
+    policy = configs[model].dynamic_batching.default_queue_policy
     assert 0 < policy.max_queue_size <= 256
     assert policy.default_timeout_microseconds > 0
 
 
-def test_the_generator_batches_and_one_picture_is_a_request_elsewhere() -> None:
-    sizes = {model: config.max_batch_size for model, config in CONFIGS.items()}
+def test_the_generator_batches_and_one_row_is_a_request_elsewhere(configs: dict[str, Any]) -> None:
+    sizes = {model: config.max_batch_size for model, config in configs.items()}
     assert sizes.pop("generator") >= 4
     assert set(sizes.values()) == {1}
 
 
-def test_no_configuration_holds_a_value_of_a_checkpoint() -> None:
-    for config in CONFIGS.values():
+def test_no_configuration_holds_a_value_of_a_checkpoint(configs: dict[str, Any]) -> None:
+    for config in configs.values():
         assert not config.parameters
         assert not config.name
 
@@ -142,4 +222,4 @@ def test_adapters_are_thin() -> None:
         lines = (REPOSITORY / model / "1" / "model.py").read_text("utf-8").splitlines()
         assert len(lines) <= 40
     assert not list((REPOSITORY / "generator").rglob("*.py"))
-    assert (STAND_INS / CONFIGS["generator"].backend / "model.py").is_file()
+    assert (STAND_INS / "pytorch" / "model.py").is_file()

@@ -1,4 +1,4 @@
-"""Requests to the ensemble with plain tritonclient, and pictures to send."""
+"""Requests to ensembles with plain tritonclient, and pictures to send."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ import tritonclient.grpc as grpcclient
 from PIL import Image
 from tritonclient.utils import np_to_triton_dtype
 
-from ofa.options import OPTION_DTYPES
-
 TIMEOUT_S = 60
+#: What a request's tensors hold; the others hold an INT32.
+DTYPES: dict[str, type[np.generic]] = {
+    **dict.fromkeys(("image", "text", "text2"), np.object_),
+    **dict.fromkeys(("length_penalty", "temperature"), np.float32),
+    "allow_special_tokens": np.bool_,
+    "seed": np.int64,
+}
 
 
 class Answer(NamedTuple):
@@ -28,18 +33,18 @@ def tensor(name: str, value: np.ndarray[Any, Any]) -> grpcclient.InferInput:
     return made
 
 
-def request_inputs(image_bytes: bytes, **options: float) -> list[grpcclient.InferInput]:
-    image = tensor("image", np.array([[image_bytes]], dtype=np.object_))
+def request_inputs(**values: bytes | float) -> list[grpcclient.InferInput]:
+    """A tensor of one value for each argument."""
     return [
-        image,
-        *(tensor(name, np.array([[v]], OPTION_DTYPES[name])) for name, v in options.items()),
+        tensor(name, np.array([[value]], DTYPES.get(name, np.int32)))
+        for name, value in values.items()
     ]
 
 
 def caption(
     client: grpcclient.InferenceServerClient, image_bytes: bytes, **options: float
 ) -> Answer:
-    inputs = request_inputs(image_bytes, **options)
+    inputs = request_inputs(image=image_bytes, **options)
     result = client.infer("caption", inputs, client_timeout=TIMEOUT_S)
     return Answer(
         [text.decode() for text in result.as_numpy("captions")[0]],

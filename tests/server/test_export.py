@@ -18,6 +18,9 @@ def test_the_manifest_says_what_was_exported(checkpoint: Path, repository: Path)
     weights = (checkpoint / "pytorch_model.bin").read_bytes()
     assert manifest["weights_sha256"] == hashlib.sha256(weights).hexdigest()
     assert manifest["checkpoint"] == "small"
+    assert manifest["name"] == "caption"
+    assert (manifest["task"], manifest["language"]) == ("image-captioning", "en")
+    assert manifest["num_labels"] == 0
     assert manifest["precision"] == "float32"
     assert manifest["limits"] == {"max_beam_size": 5, "max_length": 12}
     assert manifest["input_shapes"]["patch_images"] == [3, 96, 96]
@@ -38,7 +41,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     folder.mkdir()
     sentence = failed_export(folder, "--repository", tmp_path / "models")
     assert sentence == "ofa export: empty: config.json is missing"
-    assert not list((tmp_path / "models").iterdir())
+    assert not (tmp_path / "models").exists()
 
 
 @pytest.mark.parametrize(

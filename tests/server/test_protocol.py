@@ -12,15 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import tritonclient.grpc as grpcclient
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
-from ofa.checkpoint import load_checkpoint
-from ofa.export import option_tensors
 from ofa.image import IMAGE_FORMATS, MAX_IMAGE_BYTES, MAX_IMAGE_SIDE
-from ofa.options import OPTION_DTYPES
+from ofa.options import request_options
+from tests.server.library import answer_of_library
 from tests.server.processes import ServeProcess
 from tests.server.requests import (
     Answer,
@@ -54,19 +52,12 @@ def test_the_example_of_the_page_runs_as_it_stands(
 
 def expected_answer(checkpoint: Path, image_bytes: bytes, **options: float) -> Answer:
     """The same request through the library alone."""
-    loaded = load_checkpoint(checkpoint)
-    task = loaded.build_task(loaded.default_limits())
-    row = task.preprocess(image_bytes, options)
-    with torch.inference_mode():
-        token_ids, scores, log_probs = loaded.build_generator()(
-            torch.from_numpy(row.patch_images)[None],
-            torch.from_numpy(row.source_ids)[None],
-            **option_tensors([row.options]),
-        )
-    answer = task.postprocess(
-        token_ids[0].numpy(), scores[0].numpy(), log_probs[0].numpy(), row.options.num_captions
+    answer = answer_of_library(checkpoint, image=image_bytes, **options)
+    return Answer(
+        [text.decode() for text in answer["captions"]],
+        answer["scores"].tolist(),
+        answer["token_log_probs"].tolist(),
     )
-    return Answer(answer.captions, answer.scores.tolist(), answer.token_log_probs.tolist())
 
 
 @pytest.mark.parametrize(
@@ -156,7 +147,7 @@ def test_a_bad_request_is_refused_with_a_reason(
     client: grpcclient.InferenceServerClient, name: str
 ) -> None:
     image_bytes, options, reason = BAD_REQUESTS[name]
-    assert reason in refusal(client, request_inputs(image_bytes, **options))
+    assert reason in refusal(client, request_inputs(image=image_bytes, **options))
 
 
 def test_the_limits_themselves_are_allowed(client: grpcclient.InferenceServerClient) -> None:
@@ -174,15 +165,15 @@ def two_in_a_row() -> list[grpcclient.InferInput]:
 
 
 def unknown_option() -> list[grpcclient.InferInput]:
-    return [*request_inputs(IMAGE), tensor("beam_width", np.array([[3]], np.int32))]
+    return [*request_inputs(image=IMAGE), tensor("beam_width", np.array([[3]], np.int32))]
 
 
 def option_of_another_type() -> list[grpcclient.InferInput]:
-    return [*request_inputs(IMAGE), tensor("beam_size", np.array([[3]], np.float32))]
+    return [*request_inputs(image=IMAGE), tensor("beam_size", np.array([[3]], np.float32))]
 
 
 def no_image() -> list[grpcclient.InferInput]:
-    return request_inputs(IMAGE, beam_size=3)[1:]
+    return request_inputs(image=IMAGE, beam_size=3)[1:]
 
 
 @pytest.mark.parametrize(
@@ -216,7 +207,7 @@ def test_bad_requests_harm_no_neighbour(
     def good_beside_bad(index: int) -> Answer:
         image_bytes, options, _ = bad[index % len(bad)]
         with grpcclient.InferenceServerClient(server.grpc_address) as own:
-            refusal(own, request_inputs(image_bytes, **options))
+            refusal(own, request_inputs(image=image_bytes, **options))
             return caption(own, pictures[index % len(pictures)])
 
     with ThreadPoolExecutor(8) as pool:
@@ -233,7 +224,7 @@ def test_an_unexpected_error_shows_nothing_of_the_inside(
         tensor("token_ids", np.zeros((1, 1, 3), np.int64)),
         tensor("hypothesis_scores", np.zeros((1, 1), np.float32)),
         tensor("hypothesis_log_probs", np.zeros((1, 1, 3), np.float32)),
-        tensor("num_captions", np.zeros((1, 1), np.int32)),
+        tensor("num_hypotheses", np.zeros((1, 1), np.int32)),
     ]
     message = refusal(client, inputs, "INTERNAL", "caption_postprocess")
     assert message == "internal error; the server's log says more"
@@ -253,5 +244,11 @@ def test_http_answers_with_the_same_status(server: ServeProcess) -> None:
 
 def test_the_page_names_every_tensor() -> None:
     page = PROTOCOL.read_text("utf-8")
-    for name in ("image", "captions", "scores", "token_log_probs", *OPTION_DTYPES):
+    for name in (
+        "image",
+        "captions",
+        "scores",
+        "token_log_probs",
+        *request_options("num_captions"),
+    ):
         assert f"| `{name}` |" in page

@@ -68,7 +68,7 @@ def test_every_ensemble_of_a_repository_is_served(echo_repository: Path, tmp_pat
         assert "ready: echo, second on gRPC 127.0.0.1:" in server.output
         with grpcclient.InferenceServerClient(server.grpc_address) as client:
             for name in ("echo", "second"):
-                answer = client.infer(name, request_inputs(b"hello"), client_timeout=60)
+                answer = client.infer(name, request_inputs(image=b"hello"), client_timeout=60)
                 assert answer.as_numpy("captions").tolist() == [[b"hello"]]
 
 
@@ -136,7 +136,7 @@ def test_overload_and_late_requests_are_no_death(
     def send(number: int) -> str:
         timeout_us = 1 if number % 10 == 0 else None
         try:
-            client.infer("caption", request_inputs(IMAGE), timeout=timeout_us)
+            client.infer("caption", request_inputs(image=IMAGE), timeout=timeout_us)
         except InferenceServerException as error:
             return f"{error.status()} {error.message()}"
         return "answered"

@@ -20,7 +20,6 @@ import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException
 
 from ofa.checkpoint import load_checkpoint
-from ofa_server.tensors import generator_tensors
 from tests.server.processes import BareTriton, bare_triton
 from tests.server.requests import encoded, picture, tensor
 from tests.server.stand_in_models import ALL_TYPES, write_model
@@ -82,7 +81,8 @@ def test_an_exported_generator_runs_without_ofa(
 ) -> None:
     loaded = load_checkpoint(checkpoint)
     task = loaded.build_task(loaded.default_limits())
-    row = generator_tensors(task.preprocess(encoded(picture(5)), {"num_captions": 2}))
+    image = np.array([encoded(picture(5))], np.object_)
+    row = task.preprocess({"image": image, "num_captions": np.array([2], np.int32)})
     inputs = {name: value[np.newaxis] for name, value in row.items()}
     served = infer(stand_in, "caption_generator", **inputs)
     module = torch.jit.load(repository / "caption_generator" / "1" / "model.pt")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ofa.errors import InvalidImageError
-from ofa_server.tensors import Tensors
+from ofa.tensors import Tensors
 from tests.unit.fake_triton import Request, Response, make_pb_utils
 
 

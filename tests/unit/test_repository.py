@@ -3,17 +3,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ofa.tasks.captioning import CaptioningTask
 from ofa_server.errors import ServerError
-from ofa_server.repository import MANIFEST, TEMPLATE, add_warmup, staged_export, version_of
+from ofa_server.installation import STAND_INS
+from ofa_server.repository import ENSEMBLE, MANIFEST, add_warmup, staged_export, version_of
+from tests.unit import tiny
 
-PLAIN = ("caption", "preprocess", "generator", "postprocess")
+TEMPLATE = STAND_INS.parent / "model_repository"
+MEMBERS = ("preprocess", "generator", "postprocess")
+TENSORS = CaptioningTask.tensors_for(tiny.make_settings(CaptioningTask))
 
 
 def export(repository: Path, name: str, mark: str) -> None:
     """An export as far as the repository is concerned; `mark` stands for the weights."""
-    with staged_export(repository, name) as models:
+    with staged_export(repository, name, TENSORS) as models:
         (version_of(models["generator"]) / "model.pt").write_text(mark)
-        (version_of(models["caption"]) / MANIFEST).write_text(mark)
+        (version_of(models[ENSEMBLE]) / MANIFEST).write_text(mark)
 
 
 def contents(repository: Path) -> dict[str, bytes]:
@@ -31,7 +36,7 @@ def test_names_of_models_and_steps_follow_the_name_of_the_export(tmp_path: Path)
     ]
     written = (tmp_path / "birds-v2" / "config.pbtxt").read_text()
     committed = (TEMPLATE / "caption" / "config.pbtxt").read_text()
-    for member in PLAIN[1:]:
+    for member in MEMBERS:
         assert f'model_name: "birds-v2_{member}"' in written
         written = written.replace(f'"birds-v2_{member}"', f'"{member}"')
     assert written == committed  # comments and all
@@ -59,7 +64,7 @@ def test_an_earlier_export_is_replaced_and_its_other_versions_stay(tmp_path: Pat
 
 
 def export_to_a_full_disk(repository: Path) -> None:
-    with staged_export(repository, "caption") as models:
+    with staged_export(repository, "caption", TENSORS) as models:
         (version_of(models["generator"]) / "model.pt").write_text("half")
         raise OSError("disk full")
 

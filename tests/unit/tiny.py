@@ -17,8 +17,9 @@ from torch import Tensor
 
 from ofa.generation import Generator
 from ofa.model import ModelConfig, OFAModel
-from ofa.options import GenerationOptions
+from ofa.options import GenerationOptions, OptionLimits
 from ofa.task_config import SearchConfig
+from ofa.tasks import Task, TaskSettings
 from ofa.tasks.task import option_tensors
 from ofa.tokenizer import EnglishTokenizer
 
@@ -182,3 +183,22 @@ def make_options(**changes: Any) -> GenerationOptions:
         "temperature": 1.0,
     }
     return GenerationOptions(**{**values, **changes})
+
+
+def make_settings(task: type[Task], **changes: Any) -> TaskSettings:
+    """Settings of a checkpoint for `task`, English and found by beam search."""
+    values: dict[str, Any] = {
+        "task": task.name,
+        "language": "en",
+        "search": "beam",
+        "prompt": task.default_prompt,
+        "prompt_type": "none",
+        "labels": (),
+        "patch_image_size": IMAGE_SIZE,
+        "max_image_size": 512,
+        "is_document": False,
+        "max_source_length": 256,
+        "defaults": make_options(num_hypotheses=1),
+        "limits": OptionLimits(max_beam_size=5, max_length=16),
+    }
+    return TaskSettings(**{**values, **changes})

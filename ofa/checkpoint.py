@@ -38,6 +38,8 @@ _TIED_NAMES = (
 _OTHER_TASKS = ("auto-speech-recognition", "sudoku", "text2sql")
 #: The task of a folder that was not made for a particular one.
 _PRETRAINED = "generate"
+#: Tasks whose prompts or answers hold codes or bins.
+_CODED_TASKS = ("visual-grounding", "text-to-image-synthesis", _PRETRAINED)
 #: Labels that are returned with their probabilities when a request names no number.
 _NUM_LABELS = 5
 
@@ -149,7 +151,7 @@ def load_checkpoint(
         config = ModelConfig.from_dict(_read_json(folder / "config.json"))
         task_config = _read_task_config(folder, configuration, task)
         tokenizer = load_tokenizer(task_config.language, folder)
-        _check_vocabulary(config, tokenizer)
+        _check_vocabulary(config, task_config.task, tokenizer)
         labels = _read_labels(folder, task_config, tokenizer)
         _check_patch_grid(config, task_config)
         weights = _find_weights(folder)
@@ -212,8 +214,13 @@ def _read_labels(folder: Path, task_config: TaskConfig, tokenizer: Tokenizer) ->
     return labels
 
 
-def _check_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> None:
-    if config.vocab_size != tokenizer.vocab_size:
+def _check_vocabulary(config: ModelConfig, task: str, tokenizer: Tokenizer) -> None:
+    sizes = [tokenizer.vocab_size]
+    # ModelScope adds codes and bins to every preprocessor's tokenizer, but not to that of an
+    # ofasys model (`ofa_for_all_tasks.py`), which may do without rows for them.
+    if config.use_ofasys and task not in _CODED_TASKS:
+        sizes.append(tokenizer.first_code_id)
+    if config.vocab_size not in sizes:
         raise CheckpointError(
             f"config.json has vocab_size {config.vocab_size}, but {tokenizer.files[0]} with "
             f"codes and bins gives {tokenizer.vocab_size}"
@@ -227,11 +234,11 @@ def _check_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> None:
 
 
 def _check_patch_grid(config: ModelConfig, task_config: TaskConfig) -> None:
-    largest = config.image_bucket_size * 16
-    if not 1 <= task_config.patch_image_size <= largest:
+    sizes = config.picture_sizes
+    if task_config.patch_image_size not in sizes:
         raise CheckpointError(
             f"configuration.json: patch_image_size is {task_config.patch_image_size}; "
-            f"the position table allows 1 to {largest}"
+            f"the position table allows {sizes[0]} to {sizes[-1]}"
         )
 
 

@@ -1,6 +1,7 @@
 """The ofasys layout: its names and shapes, its ViT, and what positions do in it."""
 
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ofa.checkpoint import load_checkpoint
+from ofa.errors import CheckpointError
+from ofa.export import export_generator
 from ofa.model import ModelConfig, OFAModel
 from ofa.model.kv_cache import make_cache
 from ofa.model.positions import image_buckets, token_buckets
@@ -293,3 +297,44 @@ def test_entangled_inputs_carry_their_positions(make_ofasys: Any) -> None:
                 decoder.layernorm_embedding.bias,
             ),
         )
+
+
+@pytest.fixture
+def ofasys_folder(make_ofasys: Any, tmp_path: Path, tokenizer_folder: Path) -> Path:
+    """A checkpoint whose model knows neither codes nor bins, as ModelScope's rule has it."""
+    folder = tmp_path / "ofa_6b"
+    folder.mkdir()
+    model = make_ofasys(entangle_position_embedding=True, vocab_size=401)
+    tiny.write_checkpoint(folder, model, tokenizer_folder)
+    return folder
+
+
+def test_a_checkpoint_is_loaded_and_exported(ofasys_folder: Path, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(ofasys_folder)
+    assert checkpoint.model.config.vocab_size == 401
+    export_generator(checkpoint, tmp_path / "model.pt", checkpoint.default_limits())
+
+
+@pytest.mark.parametrize("task", ["generate", "visual-grounding"])
+def test_a_task_of_bins_needs_rows_for_them(ofasys_folder: Path, task: str) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(ofasys_folder, task=task)
+    assert str(caught.value) == (
+        "ofa_6b: config.json has vocab_size 401, but vocab.json with codes and bins gives 9593"
+    )
+
+
+def test_a_model_with_rows_for_codes_and_bins_is_loaded_too(
+    make_ofasys: Any, tmp_path: Path, tokenizer_folder: Path
+) -> None:
+    tiny.write_checkpoint(tmp_path, make_ofasys(), tokenizer_folder)
+    assert load_checkpoint(tmp_path, task="generate").model.config.vocab_size == 9593
+
+
+def test_a_picture_without_a_whole_patch_is_refused(ofasys_folder: Path) -> None:
+    path = ofasys_folder / "configuration.json"
+    path.write_text(
+        path.read_text("utf-8").replace('"patch_image_size": 64', '"patch_image_size": 15')
+    )
+    with pytest.raises(CheckpointError, match=r"the position table allows 16 to 111$"):
+        load_checkpoint(ofasys_folder)

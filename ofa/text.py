@@ -46,11 +46,11 @@ def join_chinese(text: str) -> str:
     return _CHINESE_SPACES.sub("", text)
 
 
-def count_slots(template: str) -> int:
+def count_slots(template: str, max_slots: int) -> int:
     """The number of texts that a prompt template takes, each for one `{}`.
 
     Raises:
-        CheckpointError: the braces do not pair, or hold something.
+        CheckpointError: the braces do not pair, hold something, or are more than `max_slots`.
     """
     try:
         fields = [field for _, *field in Formatter().parse(template) if field[0] is not None]
@@ -59,5 +59,9 @@ def count_slots(template: str) -> int:
     if any(field != ["", "", None] for field in fields):
         raise CheckpointError(
             f"prompt {template!r}: a text goes into {{}}, with nothing in between"
+        )
+    if len(fields) > max_slots:
+        raise CheckpointError(
+            f"prompt {template!r} takes {len(fields)} texts; the task has {max_slots}"
         )
     return len(fields)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from ofa.tasks.settings import TaskSettings
 from ofa.tasks.task import Task
 from ofa.tensors import Tensors, TensorSpec
+from ofa.text import join_chinese
 
 
 class TextTask(Task):
@@ -43,5 +44,6 @@ class TextTask(Task):
         return answer
 
     def finish_text(self, text: str) -> str:
-        """A decoded text as the caller gets it."""
-        return text.strip()
+        """A decoded text as the caller gets it; a Chinese one without spaces between its tokens."""
+        finished = text.strip()
+        return join_chinese(finished) if self.settings.language == "zh" else finished

@@ -94,10 +94,15 @@ def test_spaces_around_chinese_vanish_as_the_references(text: str, joined: str) 
     [("", 0), (" what is it?", 0), ('"{}"?', 1), ("{}{}", 2), ("{{}} {} {{", 1)],
 )
 def test_slots_are_counted(template: str, num_slots: int) -> None:
-    assert count_slots(template) == num_slots
+    assert count_slots(template, 2) == num_slots
 
 
 @pytest.mark.parametrize("template", ["{", "}", "{} {", "{}}", "{0}", "{text}", "{!r}", "{:d}"])
 def test_other_braces_are_refused(template: str) -> None:
     with pytest.raises(CheckpointError, match=r"^prompt '"):
-        count_slots(template)
+        count_slots(template, 2)
+
+
+def test_more_slots_than_texts_are_refused() -> None:
+    with pytest.raises(CheckpointError, match=r"^prompt '{}{}' takes 2 texts; the task has 1$"):
+        count_slots("{}{}", 1)

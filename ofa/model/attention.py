@@ -32,6 +32,12 @@ class Attention(nn.Module):
         """Keys and values of `x` [B, S, D], each [B, H, S, D / H]."""
         return self.split_heads(self.k_proj(x)), self.split_heads(self.v_proj(x))
 
+    def merge_heads(self, heads: Tensor) -> Tensor:
+        """What the heads have found, [B, H, T, D / H], as one output [B, T, D]."""
+        heads = heads * self.c_attn.view(1, self.num_heads, 1, 1)
+        merged: Tensor = self.out_proj(heads.transpose(1, 2).flatten(2))
+        return merged
+
     def attend(self, x: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
         """Attend from `x` [B, T, D] to projected keys and values [B, H, S, D / H].
 
@@ -48,9 +54,7 @@ class Attention(nn.Module):
         heads = F.scaled_dot_product_attention(
             queries, keys, values, attn_mask=bias, scale=self.scale
         )
-        heads = heads * self.c_attn.view(1, self.num_heads, 1, 1)
-        merged: Tensor = self.out_proj(heads.transpose(1, 2).reshape(x.shape))
-        return merged
+        return self.merge_heads(heads)
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Self-attention of `x` [B, T, D] with `bias` broadcastable to [B, H, T, T]."""

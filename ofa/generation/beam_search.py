@@ -26,9 +26,12 @@ class SearchOptions(NamedTuple):
         min_length: int64 [B], tokens before which EOS is barred.
         no_repeat_ngram_size: int64 [B].
         length_penalty: float32 [B].
+        prefix: int64 [B, P], tokens that hypotheses start with after BOS.
+        prefix_length: int64 [B], how many of them are the row's; 0 for none.
         shortest_max_length: least `max_length`.
         longest_min_length: greatest `min_length`.
         largest_ngram_size: greatest `no_repeat_ngram_size`.
+        longest_prefix: greatest `prefix_length`.
     """
 
     beam_size: Tensor
@@ -36,9 +39,12 @@ class SearchOptions(NamedTuple):
     min_length: Tensor
     no_repeat_ngram_size: Tensor
     length_penalty: Tensor
+    prefix: Tensor
+    prefix_length: Tensor
     shortest_max_length: int
     longest_min_length: int
     largest_ngram_size: int
+    longest_prefix: int
 
 
 class SearchRules(NamedTuple):
@@ -51,6 +57,8 @@ class SearchRules(NamedTuple):
         unk_id: the unknown token.
         unk_penalty: subtracted from UNK's log-probability.
         normalize_scores: divide a hypothesis's sum by length ** length_penalty.
+        is_prefix_hard: nothing but its prefix may start a hypothesis; else other tokens are but
+            less likely, as the reference has it where no labels are given.
     """
 
     bos_id: int
@@ -59,6 +67,7 @@ class SearchRules(NamedTuple):
     unk_id: int
     unk_penalty: float
     normalize_scores: bool
+    is_prefix_hard: bool
 
 
 class BeamState(NamedTuple):
@@ -127,6 +136,38 @@ def repeated_ngram_tokens(tokens: Tensor, sizes: Tensor, largest_size: int) -> T
     return barred & (sizes <= length)
 
 
+def force_prefix(
+    log_probs: Tensor, step: int, options: SearchOptions, rules: SearchRules
+) -> Tensor:
+    """Prefer the next token of each row's prefix.
+
+    A hard prefix bars every other token. A soft one makes them less likely by one than the prefix's
+    is in the beam that likes it least, and beams may stray from it. Source: `_prefix_tokens` in
+    `sequence_generator.py`.
+
+    Args:
+        log_probs: float32 [B, K, V], changed in place.
+        step: tokens generated so far, fewer than the longest prefix has.
+        options: by row.
+        rules: of the checkpoint.
+
+    Returns:
+        bool [B], True where a row's prefix goes on.
+    """
+    is_active = (step < options.prefix_length) & (step < options.max_length)
+    num_beams = log_probs.size(1)
+    tokens = options.prefix[:, step][:, None, None].expand(-1, num_beams, 1)
+    forced = log_probs.gather(2, tokens)
+    if rules.is_prefix_hard:
+        others = torch.full_like(forced, float("-inf"))
+    else:
+        is_live = torch.arange(num_beams, device=forced.device) < options.beam_size[:, None]
+        others = forced.masked_fill(~is_live.unsqueeze(2), float("inf")).amin(1, keepdim=True) - 1
+    forced_log_probs = others.expand_as(log_probs).scatter(2, tokens, forced)
+    log_probs.copy_(torch.where(is_active[:, None, None], forced_log_probs, log_probs))
+    return is_active
+
+
 def constrain(
     log_probs: Tensor, state: BeamState, step: int, options: SearchOptions, rules: SearchRules
 ) -> None:
@@ -140,9 +181,11 @@ def constrain(
         rules: of the checkpoint.
     """
     never = float("-inf")
+    too_short = step < options.min_length
+    if step < options.longest_prefix:
+        too_short = too_short & ~force_prefix(log_probs, step, options, rules)
     if step < options.longest_min_length:
-        too_short = (step < options.min_length)[:, None]
-        log_probs[:, :, rules.eos_id].masked_fill_(too_short, never)
+        log_probs[:, :, rules.eos_id].masked_fill_(too_short[:, None], never)
     log_probs.masked_fill_(torch.isnan(log_probs), never)
     log_probs[:, :, rules.pad_id] = never
     log_probs[:, :, rules.unk_id] -= rules.unk_penalty
@@ -155,6 +198,10 @@ def constrain(
         barred = repeated_ngram_tokens(
             history, options.no_repeat_ngram_size, options.largest_ngram_size
         )
+        if options.longest_prefix > 0:
+            # The reference spares a prefix, but for its last tokens.
+            first_step = options.prefix_length - options.no_repeat_ngram_size + 2
+            barred = barred & (step >= first_step)[:, None, None]
         # A token that is not barred in one place may be in another: the smallest value wins.
         penalty = torch.zeros(history.shape, device=log_probs.device)
         penalty = penalty.masked_fill(barred, never)
@@ -186,7 +233,10 @@ def advance(
     else:
         totals = log_probs + state.totals[:, :, step - 1, None]
         candidate_totals = totals.view(batch_size, num_beams * vocab_size)
-    candidate_scores, flat = candidate_totals.topk(2 * num_beams, dim=1)  # [B, 2K], best first
+    if options.longest_prefix > 0 and not rules.is_prefix_hard:
+        candidate_scores, flat = _best_by_row(candidate_totals, options, num_beams, vocab_size)
+    else:
+        candidate_scores, flat = candidate_totals.topk(2 * num_beams, dim=1)  # [B, 2K], best first
     candidate_beams = flat.div(vocab_size, rounding_mode="floor")
     candidate_tokens = flat.remainder(vocab_size)
 
@@ -219,7 +269,31 @@ def advance(
         state.totals[:, :, : step + 1] = state.totals[:, :, : step + 1].gather(1, past)
         state.tokens[:, :, step + 1] = next_tokens
         state.totals[:, :, step] = next_totals
+    # Constraints may leave no beam alive; nothing ends any more then.
+    state.is_done.logical_or_((next_totals == float("-inf")).all(1))
     return beams
+
+
+def _best_by_row(
+    candidate_totals: Tensor, options: SearchOptions, num_beams: int, vocab_size: int
+) -> tuple[Tensor, Tensor]:
+    """The best candidates of each row as a search of its own width finds them.
+
+    A soft prefix makes nearly all candidates equal. Which of equals `topk` takes depends on how
+    many it looks at and is asked for, and must not depend on the widest row of the batch.
+
+    Returns:
+        Totals float32 [B, 2K], -inf beyond a narrower row's, and their indices int64 [B, 2K].
+    """
+    shape = [candidate_totals.size(0), 2 * num_beams]
+    scores = torch.full(shape, float("-inf"), device=candidate_totals.device)
+    indices = torch.zeros(shape, dtype=torch.long, device=candidate_totals.device)
+    for row in range(candidate_totals.size(0)):
+        width = int(options.beam_size[row])
+        best = candidate_totals[row, : width * vocab_size].topk(2 * width)
+        scores[row, : 2 * width] = best[0]
+        indices[row, : 2 * width] = best[1]
+    return scores, indices
 
 
 def _set_aside(

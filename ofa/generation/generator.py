@@ -5,6 +5,8 @@ Shapes: B batch, S side of the picture in pixels, L prompt tokens, N hypotheses,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from ofa.generation.beam_decoder import BeamDecoder
@@ -23,11 +25,23 @@ class Generator(nn.Module):
         pixel_mean: tuple[float, float, float],
         pixel_std: tuple[float, float, float],
         unk_id: int,
+        labels: Sequence[Sequence[int]] = (),
     ) -> None:
+        """Bind the network to its search.
+
+        Args:
+            model: the network.
+            search: what the checkpoint fixes of the search. With `prompt_type` "prev_output", every
+                hypothesis starts with the prompt.
+            pixel_mean: subtracted from every channel.
+            pixel_std: divides every channel.
+            unk_id: the unknown token.
+            labels: token ids, without BOS and EOS, of all that may be answered; () allows anything.
+        """
         super().__init__()
         self.normalize = PixelNormalizer(pixel_mean, pixel_std)
         self.source_encoder = SourceEncoder(model.encoder)
-        self.beam_decoder = BeamDecoder(model, search, unk_id)
+        self.beam_decoder = BeamDecoder(model, search, unk_id, labels)
         # A parameter in a mask would keep attention off its fast path even without gradients.
         self.requires_grad_(requires_grad=False)
 
@@ -77,10 +91,17 @@ class Generator(nn.Module):
 class TextGenerator(nn.Module):
     """Texts for a batch of prompts without pictures, each row with options of its own."""
 
-    def __init__(self, model: OFAModel, search: SearchConfig, unk_id: int) -> None:
+    def __init__(
+        self,
+        model: OFAModel,
+        search: SearchConfig,
+        unk_id: int,
+        labels: Sequence[Sequence[int]] = (),
+    ) -> None:
+        """Bind the network to its search; the arguments are those of `Generator`."""
         super().__init__()
         self.source_encoder = SourceEncoder(model.encoder)
-        self.beam_decoder = BeamDecoder(model, search, unk_id)
+        self.beam_decoder = BeamDecoder(model, search, unk_id, labels)
         self.requires_grad_(requires_grad=False)
 
     def forward(

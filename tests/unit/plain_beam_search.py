@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import torch
+
 from ofa.generation.beam_search import SearchRules
 from ofa.options import GenerationOptions
 
@@ -43,10 +45,43 @@ def tokens_that_would_repeat(history: Sequence[int], size: int) -> set[int]:
     }
 
 
+def force(rows: list[list[float]], token: int, rules: SearchRules) -> None:
+    """Prefer `token` in every beam's log-probabilities, as `_prefix_tokens` does."""
+    least = torch.tensor([row[token] for row in rows], dtype=torch.float64).min().item()
+    others = NEVER if rules.is_prefix_hard else least - 1
+    for row in rows:
+        row[:] = [value if other == token else others for other, value in enumerate(row)]
+
+
+def constrain(
+    log_probs: Sequence[float],
+    history: Sequence[int],
+    options: GenerationOptions,
+    rules: SearchRules,
+    prefix_length: int,
+) -> list[float]:
+    """Apply the rules on the token after `history`, which begins with BOS, in their order."""
+    step = len(history) - 1
+    is_in_prefix = step < min(prefix_length, options.max_length)
+    values = [NEVER if math.isnan(value) else value for value in log_probs]
+    if step < options.min_length and not is_in_prefix:
+        values[rules.eos_id] = NEVER
+    values[rules.pad_id] = NEVER
+    values[rules.unk_id] -= rules.unk_penalty
+    if step >= options.max_length:
+        values = [v if token == rules.eos_id else NEVER for token, v in enumerate(values)]
+    ngram_size = options.no_repeat_ngram_size
+    if prefix_length == 0 or prefix_length < step + ngram_size - 1:
+        for token in tokens_that_would_repeat(history, ngram_size):
+            values[token] = NEVER
+    return values
+
+
 def plain_beam_search(
     next_log_probs: Callable[[list[int]], Sequence[float]],
     options: GenerationOptions,
     rules: SearchRules,
+    prefix: Sequence[int] = (),
 ) -> list[Hypothesis]:
     """Search for the likeliest answers, best first.
 
@@ -54,30 +89,28 @@ def plain_beam_search(
         next_log_probs: for a history that begins with BOS, the log-probability of every token.
         options: `max_length` with all that a checkpoint adds to it.
         rules: of the checkpoint.
+        prefix: tokens that an answer starts with.
     """
     beams = [Beam([], [])]  # before the first token all beams are equal: one stands for all
     finished: list[Hypothesis] = []
     for step in range(options.max_length + 1):
-        candidates: list[tuple[float, int, int]] = []
-        for index, beam in enumerate(beams):
+        rows = [list(next_log_probs([rules.bos_id, *beam.tokens])) for beam in beams]
+        if step < min(len(prefix), options.max_length):
+            force(rows, prefix[step], rules)
+        totals: list[float] = []
+        for beam, log_probs in zip(beams, rows, strict=True):
             history = [rules.bos_id, *beam.tokens]
-            log_probs = list(next_log_probs(history))
-            if step < options.min_length:
-                log_probs[rules.eos_id] = NEVER
-            log_probs = [NEVER if math.isnan(value) else value for value in log_probs]
-            log_probs[rules.pad_id] = NEVER
-            log_probs[rules.unk_id] -= rules.unk_penalty
-            if step >= options.max_length:
-                eos_log_prob = log_probs[rules.eos_id]
-                log_probs = [NEVER] * len(log_probs)
-                log_probs[rules.eos_id] = eos_log_prob
-            for token in tokens_that_would_repeat(history, options.no_repeat_ngram_size):
-                log_probs[token] = NEVER
             so_far = beam.sums[-1] if beam.sums else 0.0
-            candidates += [(so_far + value, index, token) for token, value in enumerate(log_probs)]
-        candidates.sort(key=lambda candidate: -candidate[0])
+            values = constrain(log_probs, history, options, rules, len(prefix))
+            totals += [so_far + value for value in values]
+        # Which of equal candidates come first is torch's choice in the reference too.
+        best = torch.tensor(totals, dtype=torch.float64).topk(2 * options.beam_size)
+        candidates = [
+            (total, *divmod(index, len(rows[0])))
+            for total, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        ]
         going_on: list[Beam] = []
-        for rank, (total, index, token) in enumerate(candidates[: 2 * options.beam_size]):
+        for rank, (total, index, token) in enumerate(candidates):
             sums = [*beams[index].sums, total]
             tokens = [*beams[index].tokens, token]
             if token != rules.eos_id or total == NEVER:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from ofa.generation.beam_search import (
@@ -68,9 +70,14 @@ def random_options(numbers: random.Random) -> GenerationOptions:
 
 
 def search(
-    networks: list[Network], rows: list[GenerationOptions], rules: SearchRules
+    networks: list[Network],
+    rows: list[GenerationOptions],
+    rules: SearchRules,
+    prefixes: list[list[int]] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run the tensor search for a batch, one network a row."""
+    """Run the tensor search for a batch, one network and one prefix a row."""
+    prefixes = prefixes or [[]] * len(rows)
+    longest_prefix = max(map(len, prefixes))
 
     def column(name: str, dtype: torch.dtype = torch.long) -> Tensor:
         return torch.tensor([getattr(row, name) for row in rows], dtype=dtype)
@@ -81,9 +88,14 @@ def search(
         min_length=column("min_length"),
         no_repeat_ngram_size=column("no_repeat_ngram_size"),
         length_penalty=column("length_penalty", torch.float32),
+        prefix=torch.tensor(
+            [prefix + [PAD] * (longest_prefix + 1 - len(prefix)) for prefix in prefixes]
+        ),
+        prefix_length=torch.tensor([len(prefix) for prefix in prefixes]),
         shortest_max_length=min(row.max_length for row in rows),
         longest_min_length=max(row.min_length for row in rows),
         largest_ngram_size=max(row.no_repeat_ngram_size for row in rows),
+        longest_prefix=longest_prefix,
     )
     state = make_state(options, rules, max(row.beam_size for row in rows))
     for step in range(max(row.max_length for row in rows) + 1):
@@ -106,10 +118,12 @@ def assert_same_as_plain(
     networks: list[Network],
     rows: list[GenerationOptions],
     rules: SearchRules,
+    prefixes: list[list[int]] | None = None,
 ) -> None:
     for index, (network, options) in enumerate(zip(networks, rows, strict=True)):
+        prefix = prefixes[index] if prefixes else []
         token_ids, scores, log_probs = (tensor[index].tolist() for tensor in answer)
-        hypotheses = plain_beam_search(network, options, rules)[: options.num_hypotheses]
+        hypotheses = plain_beam_search(network, options, rules, prefix)[: options.num_hypotheses]
         for slot, hypothesis in enumerate(hypotheses):
             padding = len(token_ids[slot]) - len(hypothesis.tokens)
             assert token_ids[slot] == hypothesis.tokens + [PAD] * padding
@@ -136,14 +150,50 @@ def test_every_row_gets_the_plain_search_of_its_own_options(seed: int) -> None:
         unk_id=UNK,
         unk_penalty=numbers.choice([0.0, 0.0, 3.0, -3.0]),
         normalize_scores=numbers.random() < 0.7,
+        is_prefix_hard=False,
     )
     answer = search(networks, rows, rules)
     assert_same_as_plain(answer, networks, rows, rules)
 
 
 RULES = SearchRules(
-    bos_id=BOS, pad_id=PAD, eos_id=EOS, unk_id=UNK, unk_penalty=0.0, normalize_scores=True
+    bos_id=BOS,
+    pad_id=PAD,
+    eos_id=EOS,
+    unk_id=UNK,
+    unk_penalty=0.0,
+    normalize_scores=True,
+    is_prefix_hard=False,
 )
+
+
+@st.composite
+def prefixed_rows(draw: st.DrawFn) -> list[tuple[Network, GenerationOptions, list[int]]]:
+    """A batch of networks, options and prefixes with nothing in common."""
+    rows = []
+    for _ in range(draw(st.integers(1, 4))):
+        numbers = random.Random(draw(st.integers(0, 10_000)))
+        # Few different tokens, so that n-grams repeat inside the prefix and after it.
+        prefix = draw(st.lists(st.integers(4, 7), max_size=7))
+        network = make_network(numbers.randint(0, 10_000))
+        rows.append((network, random_options(numbers), [BOS, *prefix]))
+    return rows
+
+
+@given(rows=prefixed_rows(), is_hard=st.booleans(), unk_penalty=st.sampled_from([0.0, -3.0]))
+@settings(max_examples=60)
+def test_every_row_starts_with_its_own_prefix(
+    rows: list[tuple[Network, GenerationOptions, list[int]]], is_hard: bool, unk_penalty: float
+) -> None:
+    rules = RULES._replace(is_prefix_hard=is_hard, unk_penalty=unk_penalty)
+    networks, options, prefixes = (list(column) for column in zip(*rows, strict=True))
+    answer = search(networks, options, rules, prefixes)
+    assert_same_as_plain(answer, networks, options, rules, prefixes)
+    if is_hard:
+        for token_ids, row, prefix in zip(answer[0].tolist(), options, prefixes, strict=True):
+            forced = prefix[: row.max_length]
+            for hypothesis in token_ids:
+                assert hypothesis[: len(forced)] == forced or set(hypothesis) <= {PAD}
 
 
 def options(**changes: float) -> GenerationOptions:

@@ -1,6 +1,8 @@
 """The whole generator on a tiny random model: what must not change its answers."""
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ofa.generation import Generator, TextGenerator
+from ofa.generation import Generator, LabelScorer, TextGenerator
 from ofa.generation.beam_search import SearchRules
 from ofa.model import OFAModel
 from ofa.options import GenerationOptions
@@ -114,6 +116,7 @@ def plain_search(
     source_ids: Tensor,
     options: GenerationOptions,
     search: SearchConfig,
+    labels: Sequence[Sequence[int]] = (),
 ) -> list[Hypothesis]:
     """The plain search over full, uncached passes of the model for one row."""
     encoder = model.encoder
@@ -123,13 +126,32 @@ def plain_search(
     padding = encoder.padding_mask(source_ids, height * width)
     hidden = encoder.run_layers(x, padding, encoder.attention_bias(positions, height, width))
 
+    prefix = source_ids[0, :-1].tolist() if search.prompt_type == "prev_output" else []
+
     def next_log_probs(history: list[int]) -> list[float]:
         logits = model.decoder(torch.tensor([history]), hidden, padding, positions)[0, -1]
-        log_probs: list[float] = torch.log_softmax(logits / options.temperature, -1).tolist()
+        logits = logits / options.temperature
+        if search.constraint_range is not None:
+            logits[4 : search.constraint_range[0]] = -torch.inf
+            logits[search.constraint_range[1] :] = -torch.inf
+        if labels and len(history) > len(prefix):
+            done = history[len(prefix) + 1 :]
+            next_tokens = {[*label, EOS, EOS][len(done)] for label in labels if starts(label, done)}
+            allowed = torch.full_like(logits, -torch.inf)
+            allowed[list(next_tokens or {EOS})] = 0.0
+            logits += allowed
+        log_probs: list[float] = torch.log_softmax(logits, -1).tolist()
         return log_probs
 
-    rules = SearchRules(BOS, PAD, EOS, UNK, search.unk_penalty, search.normalize_scores)
-    return plain_beam_search(next_log_probs, options, rules)
+    rules = SearchRules(
+        BOS, PAD, EOS, UNK, search.unk_penalty, search.normalize_scores, bool(labels)
+    )
+    return plain_beam_search(next_log_probs, options, rules, prefix)
+
+
+def starts(label: Sequence[int], tokens: Sequence[int]) -> bool:
+    """Whether `tokens` are the first of the label's, its end counted."""
+    return [*label, EOS][: len(tokens)] == list(tokens)
 
 
 @pytest.mark.parametrize("row", range(len(ODD_OPTIONS)))
@@ -212,6 +234,74 @@ TEXTS = [
     [BOS, 40, 41, 42, 43, 44, 45, EOS],
     [BOS, EOS, PAD, PAD, PAD, PAD, PAD, PAD],
 ]
+
+LABELS = [[10], [10, 11], [10, 11, 12], [20, 21, 22, 23], [30, 31], [], [40], [41, 40]]
+
+CONSTRAINTS: dict[str, tuple[SearchConfig, Sequence[Sequence[int]]]] = {
+    "labels": (SearchConfig(), LABELS),
+    "labels, sums": (SearchConfig(normalize_scores=False), LABELS),
+    "range": (SearchConfig(constraint_range=(100, 140)), ()),
+    "soft prefix": (SearchConfig(prompt_type="prev_output"), ()),
+    "prefix and range": (SearchConfig(prompt_type="prev_output", constraint_range=(5, 60)), ()),
+    "prefix and labels": (SearchConfig(prompt_type="prev_output"), LABELS),
+}
+
+
+@pytest.mark.parametrize("name", CONSTRAINTS)
+def test_constraints_are_those_of_the_plain_search(tiny_model: OFAModel, name: str) -> None:
+    search, labels = CONSTRAINTS[name]
+    rows = [
+        make_options(max_length=14),
+        make_options(beam_size=2, max_length=12, no_repeat_ngram_size=0),
+        make_options(beam_size=5, max_length=8, min_length=4, no_repeat_ngram_size=2),
+        make_options(beam_size=4, max_length=4, min_length=2, temperature=2.0),
+    ]
+    source_ids = torch.tensor([*TEXTS, TEXTS[0]])
+    generator = TextGenerator(tiny_model, search, UNK, labels).eval()
+    with torch.inference_mode():
+        answer = generator(source_ids, *stack_options(rows))
+        scripted = torch.jit.script(generator)
+        for _ in range(2):
+            assert_same(scripted(source_ids, *stack_options(rows)), answer)
+        for row, options in enumerate(rows):
+            alone = source_ids[row : row + 1, : int((source_ids[row] != PAD).sum())]
+            assert_same_row(answer, generator(alone, *stack_options([options])), row)
+            hypotheses = plain_search(tiny_model, None, alone, options, search, labels)
+            for slot, hypothesis in enumerate(hypotheses):
+                length = len(hypothesis.tokens)
+                assert answer[0][row, slot, :length].tolist() == hypothesis.tokens
+                assert answer[1][row, slot].item() == pytest.approx(hypothesis.score, abs=1e-4)
+            assert (answer[1][row, len(hypotheses) :] == -torch.inf).all()
+
+
+@pytest.mark.parametrize("prompt_type", ["none", "prev_output"])
+def test_beams_for_all_labels_find_their_log_probabilities(
+    tiny_model: OFAModel, prompt_type: str
+) -> None:
+    pictures, source_ids = tiny.make_pictures(len(TEXTS)), torch.tensor(TEXTS)
+    search = SearchConfig(prompt_type=prompt_type, normalize_scores=False)
+    generator = Generator(tiny_model, search, *[(0.5,) * 3] * 2, UNK, LABELS).eval()
+    scorer = LabelScorer(tiny_model, *[(0.5,) * 3] * 2, prompt_type, LABELS).eval()
+    options = make_options(
+        beam_size=len(LABELS), max_length=12, min_length=0, no_repeat_ngram_size=0
+    )
+    token_ids, _, log_probs = run(generator, pictures, source_ids, [options] * len(TEXTS))
+    with torch.inference_mode():
+        label_log_probs = scorer(pictures, source_ids)
+    for row, text in enumerate(TEXTS):
+        prefix = [] if prompt_type == "none" else text[: text.index(EOS)]
+        found = {}
+        for tokens, values in zip(token_ids[row].tolist(), log_probs[row], strict=True):
+            answer = [token for token in tokens if token != PAD]
+            assert answer[: len(prefix)] == prefix
+            found[tuple(answer[len(prefix) : -1])] = values[len(prefix) :].sum().item()
+        expected = dict(zip(map(tuple, LABELS), label_log_probs[row].tolist(), strict=True))
+        if prompt_type == "none":
+            assert found == pytest.approx(expected, abs=1e-4)
+        else:
+            # The generator's prompt has a second BOS, the scorer's has not, as in the reference.
+            assert set(found) == set(expected)
+            assert sum(map(math.exp, found.values())) == pytest.approx(1, abs=1e-4)
 
 
 def test_a_text_alone_gets_the_plain_search(tiny_model: OFAModel) -> None:

@@ -558,6 +558,14 @@ PUBLISHED_SIZES = (
     ),
 )
 
+# The ViT's own 224 pixels, and two sizes for which it stretches its positions.
+OFASYS = (
+    Case("ofasys", "small-ofasys", {"patch_image_size": 224}),
+    Case("ofasys-shared-bias", "small-ofasys-shared-bias", {"patch_image_size": 320}),
+    Case("ofasys-entangled", "small-ofasys-entangled", {"patch_image_size": 224}),
+    Case("ofasys-entangled-encoder", "small-ofasys-entangled-encoder", {"patch_image_size": 192}),
+)
+
 CASES = {
     case.name: case
     for group in (
@@ -571,6 +579,7 @@ CASES = {
         SUMMARIZATION,
         TEXT_CLASSIFICATION,
         GENERATION,
+        OFASYS,
         PUBLISHED_SIZES,
     )
     for case in group

@@ -40,6 +40,7 @@ SPECIAL_IDS = (0, 1, 2, 3)
 PRIOR_GAIN = 32.0
 LOWEST_PRIOR = -30.0
 
+VIT_BASE_WIDTH = 768
 BOTTLENECKS = {
     "resnet18": (2, 2, 2),
     "resnet50": (3, 4, 6),
@@ -143,6 +144,8 @@ _TINY = _size(256, 4, (4, 4), "resnet50")
 _BASE = _size(768, 12, (6, 6), "resnet101")
 _LARGE = _size(1024, 16, (12, 12), "resnet152")
 
+_OFASYS = {**_SMALL, "use_ofasys": True, "vit_type": "vit_base", "vocab_size": 1000}
+
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -171,6 +174,28 @@ RECIPES = {
             {**_SMALL, "interpolate_position": True, "orig_patch_image_size": 224},
             seed=6,
             calibration="small",
+            num_entries=1000,
+        ),
+        # Only the preprocessor of this layout adds code and bin tokens; the model has none.
+        Recipe("small-ofasys", _OFASYS, seed=6, num_entries=1000),
+        Recipe(
+            "small-ofasys-shared-bias",
+            {**_OFASYS, "share_attn_bias": True},
+            seed=6,
+            calibration="small-ofasys",
+            num_entries=1000,
+        ),
+        Recipe(
+            "small-ofasys-entangled",
+            {**_OFASYS, "entangle_position_embedding": True, "share_attn_bias": True},
+            seed=6,
+            num_entries=1000,
+        ),
+        Recipe(
+            "small-ofasys-entangled-encoder",
+            {**_OFASYS, "entangle_position_embedding": True, "disable_entangle": True},
+            seed=6,
+            calibration="small-ofasys-entangled",
             num_entries=1000,
         ),
         Recipe(
@@ -225,6 +250,33 @@ def _resnet(resnet_type: str) -> Iterator[tuple[str, tuple[int, ...]]]:
             inputs = 4 * planes
 
 
+def _vit_base() -> Iterator[tuple[str, tuple[int, ...]]]:
+    stem, width = "encoder.embed_images", VIT_BASE_WIDTH
+    yield f"{stem}.conv1.weight", (width, 3, 16, 16)
+    yield f"{stem}.positional_embedding", (1 + 14 * 14, width)
+    yield from _layer_norm(f"{stem}.ln_pre", width)
+    for index in range(9):
+        block = f"{stem}.transformer.resblocks.{index}"
+        yield f"{block}.attn.in_proj_weight", (3 * width, width)
+        yield f"{block}.attn.in_proj_bias", (3 * width,)
+        yield from _linear(f"{block}.attn.out_proj", width, width)
+        yield from _layer_norm(f"{block}.ln_1", width)
+        yield from _linear(f"{block}.mlp.c_fc", 4 * width, width)
+        yield from _linear(f"{block}.mlp.c_proj", width, 4 * width)
+        yield from _layer_norm(f"{block}.ln_2", width)
+
+
+def _picture(config: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    width = config["d_model"]
+    if config["use_ofasys"]:
+        yield from _vit_base()
+        yield from _linear("encoder.image_proj", width, VIT_BASE_WIDTH)
+    else:
+        yield from _resnet(config["resnet_type"])
+        yield from _linear("encoder.image_proj", width, 1024)
+    yield from _layer_norm("encoder.patch_layernorm_embedding", width)
+
+
 def _attention(name: str, width: int, heads: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
         yield from _linear(f"{name}.{projection}", width, width)
@@ -244,37 +296,53 @@ def _layer(
     yield from _linear(f"{name}.fc2", width, ffn)
 
 
+def _stack(
+    stack: str, config: Mapping[str, Any], attentions: tuple[str, ...]
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    width, is_ofasys = config["d_model"], config["use_ofasys"]
+    heads, num_layers = config[f"{stack}_attention_heads"], config[f"{stack}_layers"]
+    for norm in ("layernorm_embedding", "layer_norm"):
+        yield from _layer_norm(f"{stack}.{norm}", width)
+    # The ofasys decoder has nothing for pictures. Its encoder has `image_pos_ln`, and never uses it.
+    has_pictures = stack == "encoder" or not is_ofasys
+    if has_pictures:
+        yield from _layer_norm(f"{stack}.image_pos_ln", width)
+    if not is_ofasys:
+        yield from _layer_norm(f"{stack}.pos_ln", width)
+    yield f"{stack}.embed_positions.weight", (config["max_position_embeddings"] + 2, width)
+    num_cells = config["image_bucket_size"] ** 2 + 1
+    if has_pictures:
+        yield f"{stack}.embed_image_positions.weight", (num_cells, width)
+    for index in range(1 if config["share_attn_bias"] else num_layers):
+        token_buckets = 2 * config["token_bucket_size"] - 1
+        image_buckets = (2 * config["image_bucket_size"] - 1) ** 2 + 3
+        yield f"{stack}.token_rel_pos_table_list.{index}.weight", (token_buckets, heads)
+        if has_pictures:
+            yield f"{stack}.image_rel_pos_table_list.{index}.weight", (image_buckets, heads)
+    for index in range(num_layers):
+        ffn = config[f"{stack}_ffn_dim"]
+        yield from _layer(f"{stack}.layers.{index}", width, ffn, heads, attentions)
+
+
 def shapes(config: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Name and shape of every tensor of a checkpoint, tied names once and buckets left out."""
-    width = config["d_model"]
+    width, is_ofasys = config["d_model"], config["use_ofasys"]
     yield EMBEDDING, (config["vocab_size"], width)
     yield "encoder.type_embedding.weight", (2, width)
-    yield from _resnet(config["resnet_type"])
-    yield from _linear("encoder.image_proj", width, 1024)
-    yield from _layer_norm("encoder.patch_layernorm_embedding", width)
+    if is_ofasys:
+        yield "decoder.type_embedding.weight", (1, width)
+    yield from _picture(config)
     yield from _layer_norm("decoder.code_layernorm_embedding", width)
     for linear in ("pos_q_linear", "pos_k_linear"):
-        yield from _linear(f"encoder.{linear}", width, width)
-        yield from _linear(f"decoder.self_{linear}", width, width)
+        if not (is_ofasys and config["entangle_position_embedding"]):
+            yield from _linear(f"encoder.{linear}", width, width)
+            yield from _linear(f"decoder.self_{linear}", width, width)
         yield from _linear(f"decoder.cross_{linear}", width, width)
     for stack, attentions in (
         ("encoder", ("self_attn",)),
         ("decoder", ("self_attn", "cross_attn")),
     ):
-        heads, num_layers = config[f"{stack}_attention_heads"], config[f"{stack}_layers"]
-        for norm in ("layernorm_embedding", "pos_ln", "image_pos_ln", "layer_norm"):
-            yield from _layer_norm(f"{stack}.{norm}", width)
-        yield f"{stack}.embed_positions.weight", (config["max_position_embeddings"] + 2, width)
-        num_cells = config["image_bucket_size"] ** 2 + 1
-        yield f"{stack}.embed_image_positions.weight", (num_cells, width)
-        for index in range(1 if config["share_attn_bias"] else num_layers):
-            token_buckets = 2 * config["token_bucket_size"] - 1
-            image_buckets = (2 * config["image_bucket_size"] - 1) ** 2 + 3
-            yield f"{stack}.token_rel_pos_table_list.{index}.weight", (token_buckets, heads)
-            yield f"{stack}.image_rel_pos_table_list.{index}.weight", (image_buckets, heads)
-        for index in range(num_layers):
-            ffn = config[f"{stack}_ffn_dim"]
-            yield from _layer(f"{stack}.layers.{index}", width, ffn, heads, attentions)
+        yield from _stack(stack, config, attentions)
 
 
 def _uniform(seed: int, name: str, shape: tuple[int, ...]) -> torch.Tensor:
@@ -291,6 +359,10 @@ _SCALES: tuple[tuple[str, float, float | None], ...] = (
     (r"embed_images.*(bn3|downsample\.1)\.weight", 0.6, 0.1),
     (r"embed_images.*(bn\d)\.weight", 1.0, 0.1),
     (r"embed_images.*\.bias", 0.0, 0.1),
+    (r"embed_images.*ln_(pre|\d)\.weight", 1.0, 0.1),
+    (r"embed_images\.positional_embedding", 0.0, 0.5),
+    (r"in_proj_bias", 0.0, 0.05),
+    (r"in_proj_weight", 0.0, None),
     (r"type_embedding", 0.0, 0.1),
     (r"rel_pos_table_list", 0.0, 0.7),
     (r"embed_(image_)?positions", 0.0, 1.0),
@@ -304,7 +376,8 @@ _SCALES: tuple[tuple[str, float, float | None], ...] = (
     (r"\.weight", 0.0, None),
 )
 # Gains over 1 / sqrt(inputs). Queries and keys: logits of standard deviation 2 after the scale of
-# (2 * head width)^-0.5, 1 for the position biases. Convolutions: He's factor for a ReLU.
+# (2 * head width)^-0.5, 1 for the position biases. Convolutions: He's factor for a ReLU; the ViT's
+# queries and keys get it too, which gives its logits the standard deviation 2.
 _GAINS: tuple[tuple[str, float], ...] = (
     (r"(q|k)_proj\.weight", 1.7),
     (r"pos_(q|k)_linear\.weight", 1.2),

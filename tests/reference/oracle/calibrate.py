@@ -46,7 +46,8 @@ def _measure_picture_path(
     encoder.embed_images.eval()
     named = dict(encoder.named_modules(prefix="encoder"))
     order = [named[name] for name, _ in batch_norms(pipeline.model.model.config.to_dict())]
-    statistics = torch.cat([n.running_mean for n in order] + [n.running_var for n in order]).half()
+    averages = [n.running_mean for n in order] + [n.running_var for n in order]
+    statistics = torch.cat([torch.empty(0), *averages]).half()  # a ViT has none
     # From here on the measured statistics as they will be stored.
     for norm in order:
         norm.running_mean.copy_(norm.running_mean.half())

@@ -4,6 +4,7 @@ ModelScope imports audio, video and CLIP libraries at module level. Empty stand-
 place, so the oracle's environment stays small. Import this module before `modelscope`.
 """
 
+import importlib
 import importlib.abc
 import importlib.machinery
 import sys
@@ -46,6 +47,8 @@ class _StandInFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 sys.meta_path.insert(0, _StandInFinder())
+# The one that is called: without apex, fairseq's LayerNorm is torch's.
+vars(importlib.import_module("fairseq.modules"))["LayerNorm"] = torch.nn.LayerNorm
 
 # torchvision's wheel is linked against CUDA, so its C extension does not load beside a CPU torch.
 # It tolerates that once the two operators whose shape functions it registers exist.

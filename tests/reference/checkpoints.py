@@ -303,7 +303,7 @@ def _stack(
     heads, num_layers = config[f"{stack}_attention_heads"], config[f"{stack}_layers"]
     for norm in ("layernorm_embedding", "layer_norm"):
         yield from _layer_norm(f"{stack}.{norm}", width)
-    # The ofasys decoder has nothing for pictures. Its encoder has `image_pos_ln`, and never uses it.
+    # The ofasys decoder has nothing for pictures; its encoder has an `image_pos_ln` without a use.
     has_pictures = stack == "encoder" or not is_ofasys
     if has_pictures:
         yield from _layer_norm(f"{stack}.image_pos_ln", width)

@@ -12,7 +12,10 @@ from ofa.errors import CheckpointError
 
 # Weights, vocabularies and label files lie beside one another; demo pictures and notebooks of a
 # repository, and whatever it keeps in subfolders, are not needed.
-_NEEDED = ["*.json", "*.txt", "pytorch_model.bin", "model.safetensors"]
+_NEEDED = [
+    *("*.json", "*.txt", "pytorch_model.bin", "model.safetensors"),
+    *("vqgan_model.ckpt", "ViT-B-16.pt", "bpe_simple_vocab_16e6.txt.gz"),
+]
 _NOT_NEEDED = ["*/*"]
 
 _HUB_ID = re.compile(

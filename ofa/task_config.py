@@ -22,6 +22,14 @@ _READ_KEYS = frozenset(
         "constraint_range",
     }
 )
+#: The task that has a search of its own, and the defaults of that.
+_SAMPLING_TASK = "text-to-image-synthesis"
+_SAMPLING_DEFAULTS: dict[str, Any] = {
+    "beam_size": 2,
+    "max_len_b": 1024,
+    "min_len": 1024,
+    "no_repeat_ngram_size": 0,
+}
 #: Keys of `model.beam_search` that no published checkpoint sets, with the value that switches them
 #: off.
 _UNUSED_KEYS: dict[str, Any] = {
@@ -107,11 +115,17 @@ class TaskConfig:
         _choice(model, "multimodal_type", ("default",))
         language = _choice(model, "language", ("en", "zh", "cn"))
         imagenet = _typed(model, "imagenet_default_mean_and_std", default=False)
+        task = _typed(values, "task", default="")
+        beam_search = dict(_object(model, "beam_search"))
+        if task == _SAMPLING_TASK:
+            beam_search = {**_SAMPLING_DEFAULTS, **beam_search}
+            if beam_search.pop("gen_code", True) is not True:
+                raise CheckpointError("configuration.json: beam_search.gen_code must be true")
         defaults, search = _read_beam_search(
-            _object(model, "beam_search"), _typed(model, "num_return_sequences", default=1)
+            beam_search, _typed(model, "num_return_sequences", default=1)
         )
         return cls(
-            task=_typed(values, "task", default=""),
+            task=task,
             language="en" if language == "en" else "zh",
             gen_type=_choice(model, "gen_type", ("generation", "traverse")),
             prompt=_typed(model, "prompt", default="") or None,

@@ -256,6 +256,7 @@ class VQGAN(nn.Module):
 
     def __init__(self, config: VQGANConfig) -> None:
         super().__init__()
+        self.config = config
         self.quantize = Codebook(config)
         self.post_quant_conv = nn.Conv2d(config.code_width, config.latent_channels, 1)
         self.decoder = Decoder(config)

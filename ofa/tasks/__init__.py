@@ -13,6 +13,7 @@ from ofa.tasks.settings import TaskSettings
 from ofa.tasks.summarization import SummarizationTask
 from ofa.tasks.task import Task, TaskTensors
 from ofa.tasks.text_classification import TextClassificationTask
+from ofa.tasks.text_to_image import TextToImageTask
 from ofa.tasks.visual_entailment import VisualEntailmentTask
 from ofa.tasks.visual_grounding import VisualGroundingTask
 from ofa.tasks.visual_question_answering import VisualQuestionAnsweringTask
@@ -31,6 +32,7 @@ TASKS: dict[str, type[Task]] = {
         OcrRecognitionTask,
         SummarizationTask,
         TextClassificationTask,
+        TextToImageTask,
         GenerateTask,
     )
 }

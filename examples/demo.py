@@ -1,37 +1,69 @@
-"""Captions pictures through a Triton of its own and stops it again: `make demo`.
+"""Asks a Triton of its own for every task of the bundled checkpoints, and stops it: `make demo`.
 
-Starts `ofa serve` on free ports, sends every picture with `ofa_client`, prints what comes back, and
-pastes pictures and captions onto one sheet.
+Starts `ofa serve` on free ports, sends the requests of a file with `ofa_client`, prints what comes
+back, and pastes pictures, boxes and answers onto one sheet.
 """
 
 import argparse
-import math
+import json
 import sys
-import textwrap
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from contact_sheet import Note, Tile, draw_contact_sheet
 
-from ofa_client import OFAClient, OFAClientError
+from ofa_client import (
+    AnsweringResult,
+    Box,
+    CaptioningResult,
+    GroundingResult,
+    LabelsResult,
+    OFAClient,
+    OFAClientError,
+    TextsResult,
+    paint_boxes,
+)
 from ofa_server.background import running_server
 from ofa_server.errors import ServerError
 
-TILE = 256  # pixels of a picture on the sheet
-MARGIN = 16
-LINE = 20
-COLUMNS = 4
+# What each verb of the client is asked of; captions come in both languages.
+ENSEMBLES = {
+    "caption": ["caption", "caption_zh"],
+    "answer": ["vqa"],
+    "ground": ["grounding"],
+    "entail": ["entailment"],
+    "classify": ["classification"],
+    "read_text": ["ocr"],
+    "summarize": ["summarization"],
+    "classify_text": ["text_classification"],
+}
 
 
 @dataclass(frozen=True)
-class Captioned:
-    """One picture and what the server said of it."""
+class Request:
+    """One call of the client.
 
-    picture: Path
+    Attributes:
+        verb: method of the client.
+        ensemble: model to ask.
+        texts: the method's arguments other than the picture.
+        picture: path, None for tasks without one.
+    """
+
+    verb: str
+    ensemble: str
+    texts: dict[str, str]
+    picture: Path | None
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A request, its answer in words, and the boxes of an answer that has any."""
+
+    request: Request
     text: str
-    score: float
-    seconds: float
+    boxes: tuple[Box, ...] = ()
 
 
 def main() -> int:
@@ -39,69 +71,95 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--repository", type=Path, required=True, help="written by `ofa export`")
     parser.add_argument("--contact-sheet", type=Path, required=True, help="PNG to write")
-    parser.add_argument("samples", type=Path, help="folder with pictures")
-    arguments = parser.parse_args()
-    pictures = sorted(
-        file for file in arguments.samples.iterdir() if file.suffix in {".jpg", ".png", ".webp"}
+    parser.add_argument(
+        "--requests", type=Path, required=True, help="JSON: lists of arguments by verb"
     )
-    if not pictures:
-        parser.error(f"there are no pictures in {arguments.samples}")
+    parser.add_argument("samples", type=Path, help="folder of the requests' pictures")
+    arguments = parser.parse_args()
+    requests = read_requests(arguments.requests, arguments.samples)
+    served = [each for each in requests if (arguments.repository / each.ensemble).is_dir()]
+    for ensemble in sorted(
+        {each.ensemble for each in requests} - {each.ensemble for each in served}
+    ):
+        print(f"{arguments.repository} has no {ensemble}, which is left out")
     log = arguments.contact_sheet.with_name("demo-server.log")
     print(f"starting Triton; its log is {log}", flush=True)
     try:
         with running_server(arguments.repository, log) as address:
-            captioned = caption_all(pictures, address)
-            print("stopping Triton", flush=True)
+            answered = ask_all(served, address)
+            print("\nstopping Triton", flush=True)
     except (ServerError, OFAClientError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
-    draw_contact_sheet(captioned).save(arguments.contact_sheet)
-    print(f"pictures and captions: {arguments.contact_sheet}")
+    draw_contact_sheet(make_tiles(answered)).save(arguments.contact_sheet)
+    print(f"pictures and answers: {arguments.contact_sheet}")
     return 0
 
 
-def caption_all(pictures: list[Path], address: str) -> list[Captioned]:
-    """Send one picture after another and print each answer as it comes."""
-    width = max(len(picture.name) for picture in pictures)
-    print(f"\n{'picture':<{width}}  {'score':>6}  {'ms':>5}  caption")
-    captioned = []
+def read_requests(file: Path, samples: Path) -> list[Request]:
+    """Return the requests of the file, those to one ensemble together."""
+    requests = []
+    for verb, calls in json.loads(file.read_text("utf-8")).items():
+        for ensemble in ENSEMBLES[verb]:
+            for call in calls:
+                texts = {name: text for name, text in call.items() if name != "image"}
+                picture = samples / call["image"] if "image" in call else None
+                requests.append(Request(verb, ensemble, texts, picture))
+    return requests
+
+
+def ask_all(requests: list[Request], address: str) -> list[Answered]:
+    """Send one request after another and print each answer as it comes."""
+    answered: list[Answered] = []
     with OFAClient(address) as client:
-        for picture in pictures:
+        for request in requests:
+            if not answered or answered[-1].request.ensemble != request.ensemble:
+                print(f"\n{request.verb} (model {request.ensemble})")
             start = time.monotonic()
-            best = client.caption(picture).captions[0]
-            seconds = time.monotonic() - start
-            captioned.append(Captioned(picture, best.text, best.score, seconds))
-            print(
-                f"{picture.name:<{width}}  {best.score:6.3f}  {seconds * 1e3:5.0f}  {best.text}",
-                flush=True,
-            )
-    print()
-    return captioned
+            answered.append(ask(client, request))
+            milliseconds = (time.monotonic() - start) * 1e3
+            picture = [request.picture.name] if request.picture else []
+            asked = "  ".join([*picture, *request.texts.values()])
+            print(f"{milliseconds:6.0f} ms  {asked}: {answered[-1].text}", flush=True)
+    return answered
 
 
-def draw_contact_sheet(captioned: list[Captioned]) -> Image.Image:
-    """Return the pictures in a grid, each with its caption and name below."""
-    columns = min(COLUMNS, len(captioned))
-    rows = math.ceil(len(captioned) / columns)
-    tile_height = TILE + 4 * LINE
-    sheet = Image.new(
-        "RGB",
-        (MARGIN + columns * (TILE + MARGIN), MARGIN + rows * (tile_height + MARGIN)),
-        "white",
-    )
-    draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(15)
-    small = ImageFont.load_default(11)
-    for index, item in enumerate(captioned):
-        left = MARGIN + index % columns * (TILE + MARGIN)
-        top = MARGIN + index // columns * (tile_height + MARGIN)
-        with Image.open(item.picture) as opened:
-            picture = ImageOps.contain(ImageOps.exif_transpose(opened).convert("RGB"), (TILE, TILE))
-        sheet.paste(picture, (left + (TILE - picture.width) // 2, top))
-        for line, text in enumerate(textwrap.wrap(item.text, 34)[:3]):
-            draw.text((left, top + TILE + 4 + line * LINE), text, "black", font)
-        draw.text((left, top + TILE + 4 + 3 * LINE), item.picture.name, "grey", small)
-    return sheet
+def ask(client: OFAClient, request: Request) -> Answered:
+    """Send one request."""
+    picture = {"image": request.picture} if request.picture else {}
+    method = getattr(client, request.verb)
+    match method(**picture, **request.texts, model=request.ensemble):
+        case CaptioningResult(captions):
+            return Answered(request, " / ".join(caption.text for caption in captions))
+        case AnsweringResult() | TextsResult() as result:
+            return Answered(request, result.text)
+        case LabelsResult(labels):
+            return Answered(request, f"{labels[0].label} ({labels[0].probability:.0%})")
+        case GroundingResult(boxes):
+            corners = [f"({box.x0:.0f} {box.y0:.0f} {box.x1:.0f} {box.y1:.0f})" for box in boxes]
+            return Answered(request, " ".join(corners) or "nothing", boxes)
+    raise TypeError(f"{request.verb} has no place on the sheet")
+
+
+def make_tiles(answered: list[Answered]) -> list[Tile]:
+    """Return one tile a picture with everything said of it, and one for each task of texts."""
+    tiles: dict[Path | str, list[Answered]] = {}
+    for each in answered:
+        tiles.setdefault(each.request.picture or each.request.verb, []).append(each)
+    return [
+        Tile(
+            paint_boxes(place, [box for each in said for box in each.boxes])
+            if isinstance(place, Path)
+            else None,
+            [Note(heading(each.request), each.text) for each in said],
+        )
+        for place, said in tiles.items()
+    ]
+
+
+def heading(request: Request) -> str:
+    """Return what was asked, for the sheet."""
+    return ": ".join([request.ensemble, *request.texts.values()])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One made-up checkpoint, exported once, and one server that most tests share."""
+"""Made-up checkpoints, exported once, and the servers that most tests share."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import pytest
 import tritonclient.grpc as grpcclient
 
 from tests.reference.checkpoints import RECIPES, Calibration, write_checkpoint
+from tests.server import task_repository
 from tests.server.processes import OFA, ServeProcess, end_of, serving
 
-SHARED_SERVERS = ("server", "stand_in_server")
+SHARED_SERVERS = ("server", "task_server", "stand_in_server")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -58,4 +59,27 @@ def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture
 def client(server: ServeProcess) -> Iterator[grpcclient.InferenceServerClient]:
     with grpcclient.InferenceServerClient(server.grpc_address) as connected:
+        yield connected
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, task_repository.Export]:
+    """Made-up checkpoints of every task by the name of their ensemble."""
+    return task_repository.write_checkpoints(tmp_path_factory.mktemp("task_checkpoints"))
+
+
+@pytest.fixture(scope="session")
+def task_server(
+    exports: dict[str, task_repository.Export], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServeProcess]:
+    """One server over all of them."""
+    repository = tmp_path_factory.mktemp("task_repository")
+    task_repository.export_all(exports, repository)
+    with serving(repository, tmp_path_factory.mktemp("task_logs") / "tasks.log") as running:
+        yield running
+
+
+@pytest.fixture
+def task_client(task_server: ServeProcess) -> Iterator[grpcclient.InferenceServerClient]:
+    with grpcclient.InferenceServerClient(task_server.grpc_address) as connected:
         yield connected

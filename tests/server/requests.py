@@ -7,9 +7,10 @@ import zlib
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 import tritonclient.grpc as grpcclient
 from PIL import Image
-from tritonclient.utils import np_to_triton_dtype
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 TIMEOUT_S = 60
 #: What a request's tensors hold; the others hold an INT32.
@@ -41,15 +42,39 @@ def request_inputs(**values: bytes | float) -> list[grpcclient.InferInput]:
     ]
 
 
+def ask(
+    client: grpcclient.InferenceServerClient, ensemble: str, **values: bytes | float
+) -> dict[str, np.ndarray[Any, Any]]:
+    """An answer's tensors by name, without their batch dimension."""
+    result = client.infer(ensemble, request_inputs(**values), client_timeout=TIMEOUT_S)
+    names = [output.name for output in result.get_response().outputs]
+    return {name: result.as_numpy(name)[0] for name in names}
+
+
+def refusal(
+    client: grpcclient.InferenceServerClient,
+    model: str,
+    inputs: list[grpcclient.InferInput],
+    status: str = "INVALID_ARGUMENT",
+) -> str:
+    """The message that a request is refused with; nothing of the inside is in it."""
+    with pytest.raises(InferenceServerException) as caught:
+        client.infer(model, inputs, client_timeout=TIMEOUT_S)
+    assert caught.value.status() == f"StatusCode.{status}"
+    message: str = caught.value.message()
+    assert "/" not in message
+    assert "Traceback" not in message
+    return message
+
+
 def caption(
     client: grpcclient.InferenceServerClient, image_bytes: bytes, **options: float
 ) -> Answer:
-    inputs = request_inputs(image=image_bytes, **options)
-    result = client.infer("caption", inputs, client_timeout=TIMEOUT_S)
+    answer = ask(client, "caption", image=image_bytes, **options)
     return Answer(
-        [text.decode() for text in result.as_numpy("captions")[0]],
-        result.as_numpy("scores")[0].tolist(),
-        result.as_numpy("token_log_probs")[0].tolist(),
+        [text.decode() for text in answer["captions"]],
+        answer["scores"].tolist(),
+        answer["token_log_probs"].tolist(),
     )
 
 

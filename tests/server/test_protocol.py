@@ -26,6 +26,7 @@ from tests.server.requests import (
     encoded,
     headed_png,
     picture,
+    refusal,
     request_inputs,
     tensor,
 )
@@ -127,27 +128,12 @@ BAD_REQUESTS = {
 }
 
 
-def refusal(
-    client: grpcclient.InferenceServerClient,
-    inputs: list[grpcclient.InferInput],
-    status: str = "INVALID_ARGUMENT",
-    model: str = "caption",
-) -> str:
-    with pytest.raises(InferenceServerException) as caught:
-        client.infer(model, inputs, client_timeout=60)
-    assert caught.value.status() == f"StatusCode.{status}"
-    message: str = caught.value.message()
-    assert "/" not in message
-    assert "Traceback" not in message
-    return message
-
-
 @pytest.mark.parametrize("name", BAD_REQUESTS)
 def test_a_bad_request_is_refused_with_a_reason(
     client: grpcclient.InferenceServerClient, name: str
 ) -> None:
     image_bytes, options, reason = BAD_REQUESTS[name]
-    assert reason in refusal(client, request_inputs(image=image_bytes, **options))
+    assert reason in refusal(client, "caption", request_inputs(image=image_bytes, **options))
 
 
 def test_the_limits_themselves_are_allowed(client: grpcclient.InferenceServerClient) -> None:
@@ -207,7 +193,7 @@ def test_bad_requests_harm_no_neighbour(
     def good_beside_bad(index: int) -> Answer:
         image_bytes, options, _ = bad[index % len(bad)]
         with grpcclient.InferenceServerClient(server.grpc_address) as own:
-            refusal(own, request_inputs(image=image_bytes, **options))
+            refusal(own, "caption", request_inputs(image=image_bytes, **options))
             return caption(own, pictures[index % len(pictures)])
 
     with ThreadPoolExecutor(8) as pool:
@@ -226,7 +212,7 @@ def test_an_unexpected_error_shows_nothing_of_the_inside(
         tensor("hypothesis_log_probs", np.zeros((1, 1, 3), np.float32)),
         tensor("num_hypotheses", np.zeros((1, 1), np.int32)),
     ]
-    message = refusal(client, inputs, "INTERNAL", "caption_postprocess")
+    message = refusal(client, "caption_postprocess", inputs, "INTERNAL")
     assert message == "internal error; the server's log says more"
     assert "Traceback (most recent call last)" in server.output
 

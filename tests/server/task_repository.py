@@ -1,0 +1,98 @@
+"""Made-up checkpoints with a configuration for every task, exported into one repository.
+
+One weight file in English and one in Chinese; what a checkpoint does is up to its configuration.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ofa.tokenizer import ChineseTokenizer
+from ofa_server.cli import main
+from tests.unit import tiny
+
+#: Some begin alike, one is another's beginning.
+LABELS = ("yes", "no", "maybe", "yes and no", "yes it is", "a red apple")
+LABEL_FILE = "labels.json"
+SEARCH = {"beam_size": 4, "max_len_b": 8}
+
+
+class Export(NamedTuple):
+    """What one ensemble was made from."""
+
+    checkpoint: Path
+    configuration: Path
+
+
+def configurations(first_bin_id: int) -> dict[str, dict[str, Any]]:
+    """The task and its own settings by the name of the ensemble, for the English weights."""
+    labels = {"answer2label": LABEL_FILE}
+    traverse = {**labels, "gen_type": "traverse"}
+    bins = {"constraint_range": f"{first_bin_id},{first_bin_id + 1000}"}
+    box = {"beam_search": {**SEARCH, **bins, "max_len_b": 4, "min_len": 4}}
+    return {
+        "vqa": {"task": "visual-question-answering"},
+        "vqa_list": {"task": "visual-question-answering", **labels},
+        "vqa_traverse": {"task": "visual-question-answering", **traverse},
+        "grounding": {"task": "visual-grounding", **box},
+        "entailment": {"task": "visual-entailment", **labels, "prompt_type": "prev_output"},
+        "classification": {"task": "image-classification", **traverse},
+        "ocr": {"task": "ocr-recognition"},
+        "summarization": {"task": "text-summarization"},
+        "text_classification": {"task": "text-classification", **traverse, "prompt_type": "src"},
+        "generate": {"task": "generate"},
+    }
+
+
+def write_checkpoints(folder: Path) -> dict[str, Export]:
+    """Writes both checkpoint folders and all configurations.
+
+    Returns:
+        What to export by the name of the ensemble.
+    """
+    english, chinese = folder / "english", folder / "chinese"
+    tokenizers = {english: folder / "bpe", chinese: folder / "wordpiece"}
+    for tokenizer in (*tokenizers, *tokenizers.values()):
+        tokenizer.mkdir()
+    num_entries = tiny.write_tokenizer(tokenizers[english])
+    config = tiny.make_config(vocab_size=num_entries + tiny.NUM_CODES_AND_BINS)
+    tiny.write_checkpoint(english, tiny.make_model(config), tokenizers[english])
+    (english / LABEL_FILE).write_text(json.dumps({label: n for n, label in enumerate(LABELS)}))
+    num_words = tiny.write_chinese_tokenizer(chinese)
+    config = tiny.make_config(vocab_size=num_words + tiny.NUM_CODES_AND_BINS)
+    tiny.write_checkpoint(chinese, tiny.make_model(config, seed=1), tokenizers[english])
+    for file in set(tiny.EnglishTokenizer.files) - set(ChineseTokenizer.files):
+        (chinese / file).unlink()
+    exports = {
+        name: _write_configuration(english, name, settings)
+        for name, settings in configurations(num_entries + tiny.NUM_CODES_AND_BINS - 1000).items()
+    }
+    zh = {"task": "image-captioning", "language": "zh", "num_return_sequences": 2}
+    exports["caption_zh"] = _write_configuration(chinese, "caption_zh", zh)
+    return exports
+
+
+def _write_configuration(checkpoint: Path, name: str, settings: Mapping[str, Any]) -> Export:
+    file = checkpoint / f"{name}.json"
+    model = {
+        "patch_image_size": tiny.IMAGE_SIZE,
+        "max_src_length": 40,
+        "beam_search": SEARCH,
+        **{key: value for key, value in settings.items() if key != "task"},
+    }
+    file.write_text(json.dumps({"task": settings["task"], "model": model}), "utf-8")
+    return Export(checkpoint, file)
+
+
+def export_all(exports: Mapping[str, Export], repository: Path) -> None:
+    """Exports under the names of the ensembles, in this process because torch is in it already."""
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    for name, (checkpoint, configuration) in exports.items():
+        arguments = ["--configuration", str(configuration), "--name", name]
+        status = main(["export", str(checkpoint), "--repository", str(repository), *arguments])
+        assert status == 0, name
+    signal.signal(signal.SIGTERM, on_sigterm)

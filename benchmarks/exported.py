@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ofa.tasks import CaptioningTask, load_task
+from ofa.tasks import Task, load_task
 
 ROOT = Path(__file__).parents[1]
 #: For everything that a benchmark writes.
@@ -39,7 +39,7 @@ def export(checkpoint: Path, name: str) -> Path:
     return repository
 
 
-def load_exported_task(repository: Path, name: str) -> CaptioningTask:
+def load_exported_task(repository: Path, name: str) -> Task:
     """The pre- and postprocessing of an export."""
     return load_task(repository / f"{name}_preprocess" / "1")
 

@@ -9,12 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks.exported import load_exported_generator, load_exported_task
 from benchmarks.worker import Captioned, caption_pictures
-from ofa_server.tensors import generator_tensors
+from ofa.export import stack_rows
 
 
 class OurSide:
@@ -33,19 +34,19 @@ class OurSide:
     def caption(self, picture: Path) -> Captioned:
         """Caption a picture file."""
         start = time.perf_counter()
-        row = self.task.preprocess(picture.read_bytes(), {})
+        row = self.task.preprocess({"image": np.array([picture.read_bytes()], np.object_)})
         prepared = time.perf_counter()
-        arguments = [
-            torch.from_numpy(tensor).unsqueeze(0) for tensor in generator_tensors(row).values()
-        ]
+        arguments = stack_rows([row], self.task)
         hypotheses = self.generator(*arguments)
         generated = time.perf_counter()
-        token_ids, scores, log_probs = (tensor[0].numpy() for tensor in hypotheses)
-        answer = self.task.postprocess(token_ids, scores, log_probs, row.options.num_hypotheses)
+        tensors = {spec.name: row[spec.name] for spec in self.task.tensors.kept}
+        for spec, tensor in zip(self.task.tensors.generator_outputs, hypotheses, strict=True):
+            tensors[spec.name] = tensor[0].numpy()
+        answer = self.task.postprocess(tensors)
         end = time.perf_counter()
         stages = self._time_stages(arguments[0], arguments[1])
         return Captioned(
-            answer.captions,
+            [caption.decode() for caption in answer["captions"]],
             {
                 "decode, resize": prepared - start,
                 **stages,

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, quantiles
 
+import numpy as np
 import torch
 
 from benchmarks.exported import (
@@ -40,9 +41,9 @@ from load_tests.triton_statistics import (
     read_statistics,
     subtract,
 )
+from ofa.export import stack_rows
 from ofa_client import OFAClient
 from ofa_server.background import running_server
-from ofa_server.tensors import generator_tensors
 
 #: Part of the measured time that goes before it: a new batch size is slow at first.
 WARMUP_SHARE = 0.3
@@ -183,12 +184,11 @@ def run_bare(
     progress(f"the bare generator with batches of {batch_size} for {seconds:g} s, after a warm-up")
     task = load_exported_task(repository, name)
     generator = load_exported_generator(repository, name)
-    rows = [generator_tensors(task.preprocess(picture, {})) for picture in pictures]
+    rows = [task.preprocess({"image": np.array([picture], np.object_)}) for picture in pictures]
     endless = itertools.cycle(rows)
 
     def run_batch() -> float:
-        batch = [next(endless) for _ in range(batch_size)]
-        arguments = [torch.stack([torch.from_numpy(row[key]) for row in batch]) for key in batch[0]]
+        arguments = stack_rows([next(endless) for _ in range(batch_size)], task)
         start = time.perf_counter()
         generator(*arguments)
         return time.perf_counter() - start

@@ -365,6 +365,7 @@ def best_hypotheses(
     history = order[:, :, None].expand(-1, -1, state.totals.size(2))
     token_ids = state.finished_tokens.gather(1, history).masked_fill(unwanted[:, :, None], pad_id)
     log_probs = state.finished_log_probs.gather(1, history).masked_fill(unwanted[:, :, None], 0.0)
-    longest = int((token_ids != pad_id).sum(2).max())
+    # A server may have no use for an empty tensor, so there is a column even if nothing was found.
+    longest = max(int((token_ids != pad_id).sum(2).max()), 1)
     scores = scores.masked_fill(unwanted, float("-inf"))
     return token_ids[:, :, :longest].contiguous(), scores, log_probs[:, :, :longest].contiguous()

@@ -16,12 +16,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ofa.errors import CheckpointError
-from ofa.generation import Generator
+from ofa.generation import Generator, LabelScorer, TextGenerator, TextLabelScorer
 from ofa.model import ModelConfig, OFAModel
 from ofa.model.positions import MAX_TEXT_LENGTH, image_buckets, token_buckets
 from ofa.options import OptionLimits
+from ofa.synthesis import build_image_generator
 from ofa.task_config import TaskConfig
 from ofa.tasks import TASKS, Task, TaskSettings
+from ofa.tasks.task import padded_length
 from ofa.tokenizer import Tokenizer, load_tokenizer
 
 #: In order of preference, as transformers has it.
@@ -86,15 +88,19 @@ class Checkpoint:
                 )
         search = task.search(config.gen_type)
         defaults = config.defaults
-        if search == "beam":
-            longest = limits.max_length
-            longest += int(config.search.max_length_a * (config.max_source_length + 2))
-            num_positions = min(self.model.config.max_position_embeddings, MAX_TEXT_LENGTH)
-            if longest >= num_positions:
-                raise CheckpointError(
-                    f"the largest length is {longest}; the position table allows up to "
-                    f"{num_positions - 1}"
-                )
+        num_positions = min(self.model.config.max_position_embeddings, MAX_TEXT_LENGTH)
+        longest_prompt = config.max_source_length + 2  # BOS and EOS
+        if padded_length(longest_prompt) > num_positions:
+            raise CheckpointError(
+                f"configuration.json: max_src_length is {config.max_source_length}; the position "
+                f"table has room for prompts of {num_positions} tokens with BOS, EOS and padding"
+            )
+        longest = limits.max_length + int(config.search.max_length_a * longest_prompt)
+        if search == "beam" and longest >= num_positions:
+            raise CheckpointError(
+                f"the largest length is {longest}; the position table allows up to "
+                f"{num_positions - 1}"
+            )
         if search == "traverse":
             if not self.labels:
                 raise CheckpointError(
@@ -122,11 +128,22 @@ class Checkpoint:
         config = self.task_config
         task = TASKS[config.task]
         tokenizer = load_tokenizer(config.language, self.folder)
+        if task.search(config.gen_type) == "sampling":
+            return build_image_generator(self.folder, self.model, config, tokenizer)
         prompt_type = task.decoder_prompt_type(config.gen_type, config.prompt_type)
         search = replace(config.search, prompt_type=prompt_type)
-        generator = Generator(
-            self.model, search, config.pixel_mean, config.pixel_std, tokenizer.unk_id
-        )
+        labels = [tokenizer.encode_label(label) for label in self.labels]
+        pixels = (config.pixel_mean, config.pixel_std)
+        generator: nn.Module
+        match task.search(config.gen_type), task.has_picture():
+            case "traverse", True:
+                generator = LabelScorer(self.model, *pixels, prompt_type, labels)
+            case "traverse", False:
+                generator = TextLabelScorer(self.model, prompt_type, labels)
+            case "beam", True:
+                generator = Generator(self.model, search, *pixels, tokenizer.unk_id, labels)
+            case _:
+                generator = TextGenerator(self.model, search, tokenizer.unk_id, labels)
         return generator.eval()
 
 
@@ -177,9 +194,10 @@ def _read_task_config(folder: Path, configuration: Path | None, task: str | None
     path = configuration or folder / "configuration.json"
     # Hugging Face's folders have no such file.
     is_there = configuration is not None or path.exists()
-    config = TaskConfig.from_dict(_read_json(path) if is_there else {})
+    values = _read_json(path) if is_there else {}
     if task is not None:
-        return replace(config, task=task)
+        return TaskConfig.from_dict({**values, "task": task})
+    config = TaskConfig.from_dict(values)
     if config.task in _OTHER_TASKS:
         raise CheckpointError(
             f"configuration.json: task {config.task!r} is not supported; "

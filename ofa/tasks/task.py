@@ -223,7 +223,8 @@ class Task(ABC):
             # The prefix is the prompt without EOS.
             row[_PREFIX_LENGTH.name] = np.array([len(source_ids) - 1], np.int32)
         if any(spec.name in (TEXT.name, TEXT2.name) for spec in self.inputs):
-            source_ids += [self.tokenizer.pad_id] * (-len(source_ids) % _LENGTH_STEP)
+            padding = padded_length(len(source_ids)) - len(source_ids)
+            source_ids += [self.tokenizer.pad_id] * padding
         row[_SOURCE_IDS.name] = np.array(source_ids, np.int64)
         return row
 
@@ -270,6 +271,11 @@ class Task(ABC):
             for spec in self.inputs
             if spec.dtype is np.object_
         }
+
+
+def padded_length(length: int) -> int:
+    """The length that a prompt with a caller's text is padded to."""
+    return length + -length % _LENGTH_STEP
 
 
 def option_tensors(options: GenerationOptions) -> dict[str, npt.NDArray[Any]]:

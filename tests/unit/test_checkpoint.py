@@ -530,3 +530,33 @@ def test_bucket_distances_bound_a_longer_position_table(
     checkpoint.build_task(OptionLimits(3, 1023))
     with pytest.raises(CheckpointError, match="the position table allows up to 1023"):
         checkpoint.build_task(OptionLimits(3, 1024))
+
+
+def test_prompts_that_outgrow_the_position_table_are_refused(checkpoint_folder: Path) -> None:
+    def read(max_src_length: int) -> None:
+        change_json(
+            checkpoint_folder / "configuration.json",
+            lambda c: c["model"].update(max_src_length=max_src_length),
+        )
+        checkpoint = load_checkpoint(checkpoint_folder)
+        checkpoint.build_task(checkpoint.default_limits())
+
+    read(62)  # 64 with BOS and EOS
+    with pytest.raises(CheckpointError, match="max_src_length is 63; the position table has room"):
+        read(63)
+
+
+@pytest.mark.parametrize("task", ["image-classification", "text-classification"])
+def test_traverse_needs_labels(checkpoint_folder: Path, task: str) -> None:
+    change_json(
+        checkpoint_folder / "configuration.json",
+        lambda c: (c.update(task=task), c["model"].update(gen_type="traverse")),
+    )
+    checkpoint = load_checkpoint(checkpoint_folder)
+    with pytest.raises(CheckpointError, match="gen_type traverse needs labels"):
+        checkpoint.build_task(checkpoint.default_limits())
+    write_labels(checkpoint_folder, '{"yes": 0, "no": 1}')
+    checkpoint = load_checkpoint(checkpoint_folder)
+    task_settings = checkpoint.build_task(checkpoint.default_limits()).settings
+    assert task_settings.defaults.num_hypotheses == 2
+    assert task_settings.search == "traverse"

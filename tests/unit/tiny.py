@@ -142,6 +142,7 @@ def write_checkpoint(folder: Path, model: OFAModel, tokenizer_folder: Path) -> N
         "model": {
             "type": "ofa",
             "patch_image_size": IMAGE_SIZE,
+            "max_src_length": 54,
             "num_return_sequences": 2,
             "beam_search": {"beam_size": 3, "max_len_b": 8},
         },

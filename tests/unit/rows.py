@@ -14,7 +14,7 @@ from tests.unit.tiny import EOS, PAD
 
 def make_png(width: int = tiny.IMAGE_SIZE, height: int = tiny.IMAGE_SIZE) -> bytes:
     """Blocks of colour, cut to any size."""
-    pixels = tiny.make_pictures(1, size=8 * (max(width, height) // 8 + 1))[0].permute(1, 2, 0)
+    pixels = tiny.make_pictures(1, size=-(-max(width, height) // 8) * 8)[0].permute(1, 2, 0)
     file = io.BytesIO()
     Image.fromarray(pixels.numpy()[:height, :width]).save(file, "PNG")
     return file.getvalue()

@@ -16,6 +16,9 @@ from ofa_client._painting import paint_boxes
 from ofa_client._printing import Result, to_json, to_lines
 from ofa_client._results import DrawingResult, GroundingResult
 
+# Characters of a text that stand above its answer; a picture's name is never cut.
+_TITLE_LENGTH = 80
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code is 1 if a request failed and 130 on Ctrl-C."""
@@ -99,4 +102,8 @@ def _print_error(inputs: Mapping[str, str], error: OFAClientError, *, as_json: b
 
 
 def _title(inputs: Mapping[str, str]) -> str:
-    return "  ".join(inputs.values())
+    whole_or_cut = (
+        text if name == "image" or len(text) <= _TITLE_LENGTH else f"{text[:_TITLE_LENGTH]}…"
+        for name, text in inputs.items()
+    )
+    return "  ".join(whole_or_cut)

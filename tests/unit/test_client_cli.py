@@ -375,6 +375,18 @@ def test_an_error_names_what_was_asked(
     }
 
 
+def test_a_long_text_is_cut_in_what_people_read_and_nowhere_else(
+    scripted_triton: ScriptedTriton, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scripted_triton.answer = lambda *_: TEXTS
+    given = ["summarize", "long " * 100, "--server", scripted_triton.address]
+    assert main(given) == 0
+    assert capsys.readouterr().out.startswith("long " * 16 + "…  (")
+    assert main([*given, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["text"] == "long " * 100
+    assert scripted_triton.requests[0]["text"].item() == b"long " * 100
+
+
 def test_a_url_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["summarize", "text", "--server", "http://localhost:8000"])

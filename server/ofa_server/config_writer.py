@@ -37,6 +37,9 @@ _INNER_SHAPES = {
     "hypothesis_scores": "[K]",
     "hypothesis_log_probs": "[K, T]",
     "label_log_probs": "[N]",
+    "pixels": "[K, 3, S, S]",
+    "image_scores": "[K]",
+    "image_log_probs": "[K]",
 }
 
 _ENSEMBLE = """\
@@ -186,8 +189,11 @@ def write_configs(tensors: TaskTensors, members: Mapping[str, str]) -> dict[str,
                 remarks={
                     "num_hypotheses": "This backend takes no optional inputs: preprocess fills "
                     "every option in. A row keeps its own.",
-                    "token_ids": "K is the batch's largest num_hypotheses; postprocess takes the "
-                    "first ones that a row asked for.",
+                    **dict.fromkeys(
+                        ("token_ids", "pixels"),
+                        "K is the batch's largest num_hypotheses; postprocess takes the first ones "
+                        "that a row asked for.",
+                    ),
                 },
             ),
             queue_policy=_QUEUE_POLICY,

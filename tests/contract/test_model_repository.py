@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import inspect
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +14,9 @@ from google.protobuf import text_format
 from torch import nn
 from tritonclient.grpc import model_config_pb2
 
+from ofa.clip_tokenizer import CLIPTokenizer
 from ofa.generation import Generator, LabelScorer, TextGenerator, TextLabelScorer
+from ofa.generation.image_generator import ImageGenerator
 from ofa.tasks import TASKS, Task, TaskSettings
 from ofa.tasks.captioning import CaptioningTask
 from ofa_server import config_writer
@@ -26,9 +29,12 @@ ROOT = Path(__file__).parents[2]
 REPOSITORY = ROOT / "model_repository"
 PLAIN_NAMES = {member: member for member in MEMBERS}
 #: By kind of search, with a picture and without.
-GENERATORS: dict[str, tuple[type[nn.Module], type[nn.Module] | None]] = {
-    "beam": (Generator, TextGenerator),
-    "traverse": (LabelScorer, TextLabelScorer),
+GENERATORS: dict[tuple[str, bool], type[nn.Module]] = {
+    ("beam", True): Generator,
+    ("beam", False): TextGenerator,
+    ("traverse", True): LabelScorer,
+    ("traverse", False): TextLabelScorer,
+    ("sampling", False): ImageGenerator,
 }
 
 
@@ -173,17 +179,18 @@ def test_pictures_travel_only_where_a_task_has_one(
 def test_the_generator_takes_the_arguments_of_forward_in_their_order(
     configs: dict[str, Any], variant: Variant
 ) -> None:
-    with_picture, without = GENERATORS[variant.settings.search]
-    module = with_picture if "patch_images" in shapes(configs["generator"].input) else without
-    assert module is not None
+    inputs = shapes(configs["generator"].input)
+    module = GENERATORS[variant.settings.search, "patch_images" in inputs]
     arguments = list(inspect.signature(module.forward).parameters)[1:]
-    assert [tensor.name for tensor in configs["generator"].input] == arguments
+    assert list(inputs) == arguments
 
 
 def test_a_task_gives_and_takes_what_its_configurations_say(
     configs: dict[str, Any], variant: Variant, tmp_path: Path
 ) -> None:
     tiny.write_tokenizer(tmp_path)
+    with gzip.open(tmp_path / CLIPTokenizer.files[0], "wt") as merges:
+        merges.write("a header\nt h\n")
     task = variant.task(variant.settings, tmp_path)
     request = task.example_request()
     assert request.keys() <= shapes(configs["preprocess"].input).keys()

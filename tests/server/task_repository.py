@@ -34,12 +34,14 @@ def configurations(first_bin_id: int) -> dict[str, dict[str, Any]]:
     traverse = {**labels, "gen_type": "traverse"}
     bins = {"constraint_range": f"{first_bin_id},{first_bin_id + 1000}"}
     box = {"beam_search": {**SEARCH, **bins, "max_len_b": 4, "min_len": 4}}
+    # The prompt that an answer starts with counts as part of it.
+    prefix = {"prompt_type": "prev_output", "beam_search": {**SEARCH, "max_len_b": 48}}
     return {
         "vqa": {"task": "visual-question-answering"},
         "vqa_list": {"task": "visual-question-answering", **labels},
         "vqa_traverse": {"task": "visual-question-answering", **traverse},
         "grounding": {"task": "visual-grounding", **box},
-        "entailment": {"task": "visual-entailment", **labels, "prompt_type": "prev_output"},
+        "entailment": {"task": "visual-entailment", **labels, **prefix},
         "classification": {"task": "image-classification", **traverse},
         "ocr": {"task": "ocr-recognition"},
         "summarization": {"task": "text-summarization"},
@@ -60,7 +62,11 @@ def write_checkpoints(folder: Path) -> dict[str, Export]:
         tokenizer.mkdir()
     num_entries = tiny.write_tokenizer(tokenizers[english])
     config = tiny.make_config(vocab_size=num_entries + tiny.NUM_CODES_AND_BINS)
-    tiny.write_checkpoint(english, tiny.make_model(config), tokenizers[english])
+    model = tiny.make_model(config)
+    embedding = model.decoder.embed_tokens.weight.detach()
+    # The range of location tokens leaves these two in, and random weights would choose them.
+    embedding[[tiny.BOS, tiny.UNK]] = -embedding[tiny.EOS]
+    tiny.write_checkpoint(english, model, tokenizers[english])
     (english / LABEL_FILE).write_text(json.dumps({label: n for n, label in enumerate(LABELS)}))
     num_words = tiny.write_chinese_tokenizer(chinese)
     config = tiny.make_config(vocab_size=num_words + tiny.NUM_CODES_AND_BINS)

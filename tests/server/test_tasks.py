@@ -143,6 +143,14 @@ def test_the_probabilities_of_all_labels_sum_to_one(
     assert answer["probabilities"].tolist() == sorted(answer["probabilities"], reverse=True)
 
 
+def test_an_answer_that_starts_with_its_prompt_is_the_label_alone(
+    task_client: grpcclient.InferenceServerClient,
+) -> None:
+    answer = ask(task_client, "entailment", image=IMAGE, text=TEXT, num_labels=4)
+    assert set(answer["labels"]) <= {label.encode() for label in LABELS}
+    assert 0 < answer["probabilities"].sum() <= 1 + 1e-5
+
+
 def test_what_is_no_box_is_left_out(task_client: grpcclient.InferenceServerClient) -> None:
     values: Values = {"image": IMAGE, "text": TEXT, "num_boxes": 2}
     assert ask(task_client, "grounding", **values)["boxes"].shape == (2, 4)

@@ -1,0 +1,139 @@
+"""Captioning: BLEU, METEOR, ROUGE-L, CIDEr and SPICE by `pycocoevalcap`, as papers report them."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ofa_client import OFAClient
+from ofa_server.evaluation.benchmark import (
+    Benchmark,
+    EvaluationError,
+    Example,
+    Prediction,
+    read_document,
+    read_lines,
+)
+
+Texts = Mapping[str, Sequence[str]]
+"""The captions of every picture, by the picture's key; words are separated by spaces."""
+
+
+class CaptionBenchmark(Benchmark):
+    """COCO's annotations, Karpathy's, or JSON Lines with `image` and `captions`."""
+
+    noun = "pictures"
+
+    def __init__(self, examples: Sequence[Example], references: Texts) -> None:
+        self.examples = examples
+        self._references = references
+
+    @classmethod
+    def load(cls, annotations: Path, questions: Path | None, split: str) -> CaptionBenchmark:
+        """Read annotations; only Karpathy's hold splits.
+
+        Raises:
+            EvaluationError: also if `pycocoevalcap` is not installed.
+        """
+        if importlib.util.find_spec("pycocoevalcap") is None:
+            raise EvaluationError(
+                "captions are scored by pycocoevalcap; pip install 'ofa-triton[evaluate]'"
+            )
+        if annotations.suffix == ".jsonl":
+            captioned = read_lines(annotations, _parse_line)
+        else:
+            captioned = read_document(annotations, lambda document: _parse(document, split))
+        examples = [Example(key, image) for key, (image, _) in captioned.items()]
+        return cls(examples, {key: captions for key, (_, captions) in captioned.items()})
+
+    def ask(self, client: OFAClient, image: Path, text: str) -> Prediction:
+        """The best caption."""
+        return client.caption(image).text
+
+    def score(self, predictions: Mapping[str, Prediction]) -> Mapping[str, float]:
+        """Every metric that this machine can compute; standard error says what it cannot."""
+        references = {key: self._references[key] for key in predictions}
+        candidates = {key: [str(caption)] for key, caption in predictions.items()}
+        return score_captions(references, candidates)
+
+
+def _parse_line(line: Mapping[str, Any]) -> tuple[str, list[str]]:
+    return str(line["image"]), _not_empty(line["captions"])
+
+
+def _parse(document: Mapping[str, Any], split: str) -> dict[str, tuple[str, list[str]]]:
+    if "annotations" in document:
+        captions: dict[int, list[str]] = {image["id"]: [] for image in document["images"]}
+        for annotation in document["annotations"]:
+            captions[annotation["image_id"]].append(str(annotation["caption"]))
+        return {
+            str(image["id"]): (image["file_name"], _not_empty(captions[image["id"]]))
+            for image in document["images"]
+        }
+    chosen = {
+        str(image["cocoid"]): (
+            f"{image['filepath']}/{image['filename']}",
+            _not_empty([sentence["raw"] for sentence in image["sentences"]]),
+        )
+        for image in document["images"]
+        if image["split"] == split
+    }
+    if not chosen:
+        splits = sorted({image["split"] for image in document["images"]})
+        raise ValueError(f"there is no split {split!r}, only {', '.join(splits)}")
+    return chosen
+
+
+def _not_empty(captions: Sequence[str]) -> list[str]:
+    if not captions or isinstance(captions, str):
+        raise ValueError("every picture needs at least one caption")
+    return [str(caption) for caption in captions]
+
+
+def score_captions(references: Texts, candidates: Texts) -> dict[str, float]:
+    """Every metric that this machine can compute, in percent.
+
+    Args:
+        references: one or more captions of every picture.
+        candidates: one caption of every picture.
+    """
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    has_java = shutil.which("java") is not None
+    if has_java:
+        references, candidates = _tokenize(references), _tokenize(candidates)
+    else:
+        _warn(
+            "Java is not on PATH: METEOR and SPICE are left out, and words are split without the "
+            "PTB tokenizer, so that the other scores can differ from published ones"
+        )
+        references, candidates = _split_words(references), _split_words(candidates)
+
+    bleu, _ = Bleu(4).compute_score(references, candidates, verbose=0)
+    scores = {f"BLEU-{order}": value for order, value in enumerate(bleu, start=1)}
+    if has_java:
+        scores["METEOR"] = _meteor(references, candidates)
+    scores["ROUGE-L"], _ = Rouge().compute_score(references, candidates)
+    scores["CIDEr"], _ = Cider().compute_score(references, candidates)
+    if has_java:
+        with contextlib.suppress(_SpiceFailedError):
+            scores["SPICE"] = _spice(references, candidates)
+    return {name: 100 * float(value) for name, value in scores.items()}
+
+
+def _tokenize(captions: Texts) -> Texts:
+    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+
+    texts = {key: [{"caption": text} for text in given] for key, given in captions.items()}
+    # Java's notes on how many tokens it made each second would go through the progress bar.
+    tokenized: Texts = PTBTokenizer().tokenize(texts)
+    return tokenized

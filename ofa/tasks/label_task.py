@@ -16,8 +16,10 @@ from ofa.tensors import Tensors, TensorSpec
 class LabelTask(TextTask):
     """Ranks all labels, or decodes those that beam search finds.
 
-    The answer holds `labels`, n texts, likeliest first, and `probabilities` float32 [n]. Those of
-    all labels sum to 1; a text that beam search finds has the product over its tokens.
+    The answer holds `labels`, n texts, best first, and `probabilities` float32 [n]. Those of all
+    labels sum to 1; a text that beam search finds has the product over its tokens. The order of
+    these is the search's own, as in the reference: a prompt that it was made to begin with counts
+    in a mean over all tokens, so that a longer label can come before a likelier one.
     """
 
     results = "labels"

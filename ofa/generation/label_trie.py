@@ -68,7 +68,6 @@ class TrieConstraint(nn.Module):
     def __init__(self, labels: Sequence[Sequence[int]], eos_id: int) -> None:
         super().__init__()
         trie = build_trie(labels, eos_id)
-        self.astray = trie.leaves[0]  # where only EOS may follow, as the reference has it
         self.tokens: Tensor = nn.Buffer(torch.tensor(trie.tokens))
         self.first_child: Tensor = nn.Buffer(torch.tensor(trie.first_child))
         self.num_children: Tensor = nn.Buffer(torch.tensor(trie.num_children))
@@ -86,8 +85,10 @@ class TrieConstraint(nn.Module):
         return never.scatter(2, tokens, logits.gather(2, tokens))
 
     def follow(self, nodes: Tensor, tokens: Tensor) -> Tensor:
-        """The nodes int64 [B, K] that `tokens` [B, K] lead to."""
+        """The nodes int64 [B, K] that `tokens` [B, K] lead to.
+
+        Only a beam of score -inf takes a token that leads nowhere; it goes on from any node.
+        """
         children = self.nodes_after(nodes)
         matches = self.tokens[children] == tokens.unsqueeze(2)
-        child = children.gather(2, matches.long().argmax(2, keepdim=True)).squeeze(2)
-        return child.masked_fill(~matches.any(2), self.astray)
+        return children.gather(2, matches.long().argmax(2, keepdim=True)).squeeze(2)

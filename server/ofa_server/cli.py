@@ -20,13 +20,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0, 1 after one sentence on standard error, or 130 on Ctrl-C.
     """
     # The modules of the verbs import neither torch nor Triton's client before they run.
-    from ofa_server import export, serve
+    from ofa_server import evaluate, export, serve
 
     parser = argparse.ArgumentParser(prog="ofa", description="OFA checkpoints on Triton.")
     verbs = parser.add_subparsers(dest="verb", required=True)
     for name, verb, summary in (
         ("export", export, "write a Triton model repository from a checkpoint"),
         ("serve", serve, "run Triton over a model repository"),
+        ("evaluate", evaluate, "score a running server on annotated pictures"),
     ):
         subparser = verbs.add_parser(name, help=summary, description=verb.__doc__)
         verb.add_arguments(subparser)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ofa_server.evaluation.benchmark import Benchmark, EvaluationError
+from ofa_server.evaluation.benchmark import Benchmark, EvaluationError, Source
 from ofa_server.evaluation.boxes import BoxBenchmark
 from ofa_server.evaluation.captions import CaptionBenchmark
 from ofa_server.evaluation.questions import QuestionBenchmark
 
-__all__ = ["BENCHMARKS", "Benchmark", "EvaluationError"]
+__all__ = ["BENCHMARKS", "Benchmark", "EvaluationError", "Source"]
 
 #: By the name of the ensemble that answers.
 BENCHMARKS: dict[str, type[Benchmark]] = {

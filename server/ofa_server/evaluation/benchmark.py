@@ -35,6 +35,20 @@ class Example(NamedTuple):
     text: str = ""
 
 
+class Source(NamedTuple):
+    """Where a benchmark is read from.
+
+    Attributes:
+        annotations: what is true.
+        questions: what is asked, where the annotations do not say it.
+        split: which part of annotations that hold several.
+    """
+
+    annotations: Path
+    questions: Path | None = None
+    split: str = "test"
+
+
 class Benchmark(ABC):
     """Examples with the truth about them.
 
@@ -48,21 +62,16 @@ class Benchmark(ABC):
 
     @classmethod
     @abstractmethod
-    def load(cls, annotations: Path, questions: Path | None, split: str) -> Benchmark:
+    def load(cls, source: Source) -> Benchmark:
         """Read annotations.
-
-        Args:
-            annotations: what is true.
-            questions: what is asked, where the annotations do not say it.
-            split: which part of annotations that hold several.
 
         Raises:
             EvaluationError: a file cannot be read or says something else than it should.
         """
 
     @abstractmethod
-    def ask(self, client: OFAClient, image: Path, text: str) -> Prediction:
-        """The server's best answer about one picture; what the client raises passes."""
+    def ask(self, client: OFAClient, images: Path, example: Example) -> Prediction:
+        """The server's best answer about a picture in `images`; the client's errors pass."""
 
     @abstractmethod
     def score(self, predictions: Mapping[str, Prediction]) -> Mapping[str, float]:

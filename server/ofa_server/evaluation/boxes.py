@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ofa_client import OFAClient
-from ofa_server.evaluation.benchmark import Benchmark, Example, Prediction, read_lines
+from ofa_server.evaluation.benchmark import Benchmark, Example, Prediction, Source, read_lines
 
 #: Intersection over union from which on a box is right (Yu et al. 2016, RefCOCO).
 _MIN_OVERLAP = 0.5
@@ -28,15 +28,15 @@ class BoxBenchmark(Benchmark):
         self._boxes = boxes
 
     @classmethod
-    def load(cls, annotations: Path, questions: Path | None, split: str) -> BoxBenchmark:
+    def load(cls, source: Source) -> BoxBenchmark:
         """Read annotations; there are neither questions nor splits."""
-        lines = read_lines(annotations, _parse)
+        lines = read_lines(source.annotations, _parse)
         examples = [Example(key, image, text) for key, (image, text, _) in lines.items()]
         return cls(examples, {key: box for key, (_, _, box) in lines.items()})
 
-    def ask(self, client: OFAClient, image: Path, text: str) -> Prediction:
+    def ask(self, client: OFAClient, images: Path, example: Example) -> Prediction:
         """The best box, or None if there was none."""
-        box = client.ground(image, text).box
+        box = client.ground(images / example.image, example.text).box
         return None if box is None else [box.x0, box.y0, box.x1, box.y1]
 
     def score(self, predictions: Mapping[str, Prediction]) -> Mapping[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import re
 import shutil
@@ -18,6 +17,7 @@ from ofa_server.evaluation.benchmark import (
     EvaluationError,
     Example,
     Prediction,
+    Source,
     read_document,
     read_lines,
 )
@@ -36,7 +36,7 @@ class CaptionBenchmark(Benchmark):
         self._references = references
 
     @classmethod
-    def load(cls, annotations: Path, questions: Path | None, split: str) -> CaptionBenchmark:
+    def load(cls, source: Source) -> CaptionBenchmark:
         """Read annotations; only Karpathy's hold splits.
 
         Raises:
@@ -46,16 +46,18 @@ class CaptionBenchmark(Benchmark):
             raise EvaluationError(
                 "captions are scored by pycocoevalcap; pip install 'ofa-triton[evaluate]'"
             )
-        if annotations.suffix == ".jsonl":
-            captioned = read_lines(annotations, _parse_line)
+        if source.annotations.suffix == ".jsonl":
+            captioned = read_lines(source.annotations, _parse_line)
         else:
-            captioned = read_document(annotations, lambda document: _parse(document, split))
+            captioned = read_document(
+                source.annotations, lambda document: _parse(document, source.split)
+            )
         examples = [Example(key, image) for key, (image, _) in captioned.items()]
         return cls(examples, {key: captions for key, (_, captions) in captioned.items()})
 
-    def ask(self, client: OFAClient, image: Path, text: str) -> Prediction:
+    def ask(self, client: OFAClient, images: Path, example: Example) -> Prediction:
         """The best caption."""
-        return client.caption(image).text
+        return client.caption(images / example.image).text
 
     def score(self, predictions: Mapping[str, Prediction]) -> Mapping[str, float]:
         """Every metric that this machine can compute; standard error says what it cannot."""
@@ -124,16 +126,59 @@ def score_captions(references: Texts, candidates: Texts) -> dict[str, float]:
         scores["METEOR"] = _meteor(references, candidates)
     scores["ROUGE-L"], _ = Rouge().compute_score(references, candidates)
     scores["CIDEr"], _ = Cider().compute_score(references, candidates)
-    if has_java:
-        with contextlib.suppress(_SpiceFailedError):
-            scores["SPICE"] = _spice(references, candidates)
+    spice = _spice(references, candidates) if has_java else None
+    if spice is not None:
+        scores["SPICE"] = spice
     return {name: 100 * float(value) for name, value in scores.items()}
 
 
 def _tokenize(captions: Texts) -> Texts:
+    """Lower-case words without punctuation, as the Penn Treebank has them."""
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
     texts = {key: [{"caption": text} for text in given] for key, given in captions.items()}
-    # Java's notes on how many tokens it made each second would go through the progress bar.
     tokenized: Texts = PTBTokenizer().tokenize(texts)
     return tokenized
+
+
+def _split_words(captions: Texts) -> Texts:
+    """What comes close to `_tokenize` without Java."""
+    return {
+        key: [" ".join(re.findall(r"[^\W_]+(?:'\w+)?", text.lower())) for text in given]
+        for key, given in captions.items()
+    }
+
+
+def _meteor(references: Texts, candidates: Texts) -> float:
+    from pycocoevalcap.meteor.meteor import Meteor
+
+    meteor = Meteor()
+    try:
+        score, _ = meteor.compute_score(references, candidates)
+    finally:  # it ends its process, but leaves these open
+        meteor.meteor_p.stdout.close()
+        meteor.meteor_p.stderr.close()
+    return float(score)
+
+
+def _spice(references: Texts, candidates: Texts) -> float | None:
+    """None, after a sentence on standard error, where SPICE does not run."""
+    from pycocoevalcap.spice import get_stanford_models as corenlp
+    from pycocoevalcap.spice.spice import Spice
+
+    if not (Path(corenlp.SPICEDIR) / corenlp.SPICELIB / f"{corenlp.JAR}.jar").exists():
+        _warn(
+            "SPICE is left out: it needs Stanford CoreNLP 3.6.0 (400 MB), which "
+            f"`python -m {corenlp.__name__}` downloads"
+        )
+        return None
+    try:
+        score, _ = Spice().compute_score(references, candidates)
+    except (OSError, subprocess.CalledProcessError):
+        _warn("SPICE is left out: its Java program failed; it is made for Java 8")
+        return None
+    return float(score)
+
+
+def _warn(sentence: str) -> None:
+    print(f"ofa evaluate: {sentence}", file=sys.stderr)

@@ -13,6 +13,7 @@ from ofa_server.evaluation.benchmark import (
     EvaluationError,
     Example,
     Prediction,
+    Source,
     read_document,
     read_lines,
 )
@@ -33,8 +34,9 @@ class QuestionBenchmark(Benchmark):
         self._answers = answers
 
     @classmethod
-    def load(cls, annotations: Path, questions: Path | None, split: str) -> QuestionBenchmark:
+    def load(cls, source: Source) -> QuestionBenchmark:
         """Read annotations; there are no splits."""
+        annotations, questions = source.annotations, source.questions
         if questions is None:
             lines = read_lines(annotations, _parse_line)
             examples = [Example(key, image, text) for key, (image, text, _) in lines.items()]
@@ -48,9 +50,9 @@ class QuestionBenchmark(Benchmark):
             )
         return cls(examples, answers)
 
-    def ask(self, client: OFAClient, image: Path, text: str) -> Prediction:
+    def ask(self, client: OFAClient, images: Path, example: Example) -> Prediction:
         """The best answer."""
-        return client.answer(image, text).text
+        return client.answer(images / example.image, example.text).text
 
     def score(self, predictions: Mapping[str, Prediction]) -> Mapping[str, float]:
         """Mean accuracy over all questions."""

@@ -1,0 +1,81 @@
+"""The file that answers are kept in, so that a second run goes on where the first ended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from ofa_server.evaluation.benchmark import EvaluationError, Prediction
+
+if TYPE_CHECKING:
+    from typing import Self
+
+
+class PredictionFile:
+    """JSON Lines: first what was asked and of whom, then one example a line with its prediction.
+
+    Attributes:
+        predictions: by the example's key, those of earlier runs included.
+    """
+
+    def __init__(self, path: Path, origin: Mapping[str, str]) -> None:
+        """Opens the file for appending.
+
+        Args:
+            path: created if it does not exist.
+            origin: what predictions must have in common to stand in one file.
+
+        Raises:
+            EvaluationError: the file cannot be read or written, or has another origin.
+        """
+        self.predictions: dict[str, Prediction] = {}
+        try:
+            self._file = path.open("a+", encoding="utf-8", newline="\n")
+            self._file.seek(0)
+            self._read(path, origin)
+        except (OSError, UnicodeDecodeError) as error:
+            raise EvaluationError(f"{path} cannot be read and written: {error}") from error
+
+    def _read(self, path: Path, origin: Mapping[str, str]) -> None:
+        # A run that was killed may have left half a line at the end.
+        lines = self._file.read().splitlines(keepends=True)
+        whole = [line for line in lines if line.endswith("\n")]
+        self._file.truncate(sum(len(line.encode()) for line in whole))
+        if not whole:
+            self._write(origin)
+            return
+        try:
+            first, *entries = [json.loads(line) for line in whole]
+            self.predictions = {entry["key"]: entry["prediction"] for entry in entries}
+        except (ValueError, TypeError, KeyError) as error:
+            raise EvaluationError(f"{path} holds something else than predictions") from error
+        different = [name for name in origin if first.get(name) != origin[name]]
+        if different:
+            name = different[0]
+            raise EvaluationError(
+                f"{path} holds predictions for {name} {first.get(name)}, not {origin[name]}; "
+                "name another file with --predictions"
+            )
+
+    def append(self, key: str, prediction: Prediction) -> None:
+        """Keeps a prediction."""
+        self.predictions[key] = prediction
+        self._write({"key": key, "prediction": prediction})
+
+    def _write(self, entry: Mapping[str, Prediction]) -> None:
+        self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        self._file.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()

@@ -13,9 +13,12 @@ from training.sprites import sprite_path
 from training.things import Thing, load_things
 
 Canvas = NDArray[np.float32]
+Box = tuple[float, float, float, float]
+# Fainter pixels are not part of a thing.
+MIN_ALPHA = 64
 
 
-def _colour(rng: np.random.Generator) -> NDArray[np.float32]:
+def draw_colour(rng: np.random.Generator) -> NDArray[np.float32]:
     """A colour, [3] in 0..255: often pale or muted, as walls and tables and skies are."""
     colour = rng.uniform(0, 255, size=3)
     grey = colour.mean() if rng.random() < 0.5 else rng.uniform(120, 255)
@@ -23,12 +26,12 @@ def _colour(rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 def _plain(rng: np.random.Generator, width: int, height: int) -> Canvas:
-    return np.broadcast_to(_colour(rng), (height, width, 3)).copy()
+    return np.broadcast_to(draw_colour(rng), (height, width, 3)).copy()
 
 
 def _mix(rng: np.random.Generator, share: NDArray[np.float32]) -> Canvas:
     """Two colours mixed by `share` [height, width] in 0..1."""
-    first, second = _colour(rng), _colour(rng)
+    first, second = draw_colour(rng), draw_colour(rng)
     return first + (second - first) * share[..., None]
 
 
@@ -54,7 +57,7 @@ def _stripes(rng: np.random.Generator, width: int, height: int) -> Canvas:
 
 def _tiles(rng: np.random.Generator, width: int, height: int) -> Canvas:
     count = int(rng.integers(2, 9))
-    tiles = rng.uniform(0, 255, size=(count, count, 3)) * 0.3 + _colour(rng) * 0.7
+    tiles = rng.uniform(0, 255, size=(count, count, 3)) * 0.3 + draw_colour(rng) * 0.7
     image = Image.fromarray(tiles.astype(np.uint8)).resize(
         (width, height), Image.Resampling.NEAREST
     )
@@ -69,13 +72,13 @@ def _clouds(rng: np.random.Generator, width: int, height: int) -> Canvas:
 
 
 def _blobs(rng: np.random.Generator, width: int, height: int) -> Canvas:
-    image = Image.new("RGB", (width, height), tuple(_colour(rng).astype(int).tolist()))
+    image = Image.new("RGB", (width, height), tuple(draw_colour(rng).astype(int).tolist()))
     draw = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(3, 10))):
         x, y = rng.uniform(0, width), rng.uniform(0, height)
         half_width, half_height = rng.uniform(0.03, 0.3, size=2) * min(width, height)
         box = (x - half_width, y - half_height, x + half_width, y + half_height)
-        fill = tuple(_colour(rng).astype(int).tolist())
+        fill = tuple(draw_colour(rng).astype(int).tolist())
         if rng.random() < 0.6:
             draw.ellipse(box, fill=fill)
         else:
@@ -85,7 +88,7 @@ def _blobs(rng: np.random.Generator, width: int, height: int) -> Canvas:
 
 def _horizon(rng: np.random.Generator, width: int, height: int) -> Canvas:
     canvas = _gradient(rng, width, height)
-    canvas[int(height * rng.uniform(0.3, 0.8)) :] = _colour(rng)
+    canvas[int(height * rng.uniform(0.3, 0.8)) :] = draw_colour(rng)
     return canvas
 
 
@@ -101,7 +104,7 @@ BACKGROUNDS: tuple[Callable[[np.random.Generator, int, int], Canvas], ...] = (
 )
 
 
-def _background(rng: np.random.Generator, width: int, height: int) -> Image.Image:
+def draw_background(rng: np.random.Generator, width: int, height: int) -> Image.Image:
     paint = BACKGROUNDS[rng.integers(len(BACKGROUNDS))]
     canvas = paint(rng, width, height)
     if rng.random() < 0.3:
@@ -109,7 +112,7 @@ def _background(rng: np.random.Generator, width: int, height: int) -> Image.Imag
     return Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8))
 
 
-def _camera(rng: np.random.Generator, image: Image.Image) -> Image.Image:
+def take_photo(rng: np.random.Generator, image: Image.Image) -> Image.Image:
     """Light and colour cast, and now and then blur or JPEG traces."""
     gain = rng.normal(1, 0.08) * np.exp(rng.normal(0, 0.04, size=3))
     shift = rng.normal(0, 8)
@@ -125,6 +128,13 @@ def _camera(rng: np.random.Generator, image: Image.Image) -> Image.Image:
     return image
 
 
+def _bounding_box(alpha: Image.Image) -> Box:
+    """The smallest box around everything visible, as fractions of the canvas."""
+    box = alpha.point(lambda value: 255 * (value >= MIN_ALPHA)).getbbox()
+    left, top, right, bottom = box or (0, 0, 0, 0)
+    return left / alpha.width, top / alpha.height, right / alpha.width, bottom / alpha.height
+
+
 @dataclass(frozen=True)
 class Picture:
     """A drawn scene.
@@ -133,10 +143,13 @@ class Picture:
         image: RGB.
         coverage: float32 [things, grid, grid], the visible share of each grid cell that each
             placement of the scene covers.
+        boxes: around each placement, hidden parts included: left, top, right and bottom as
+            fractions of the canvas.
     """
 
     image: Image.Image
     coverage: NDArray[np.float32]
+    boxes: tuple[Box, ...]
 
 
 class Painter:
@@ -183,13 +196,16 @@ class Painter:
     def paint(self, scene: Scene, width: int, height: int, grid: int) -> Picture:
         """Draws a scene on a canvas of width x height pixels."""
         rng = np.random.default_rng(scene.background_seed)
-        image = _background(rng, width, height)
+        image = draw_background(rng, width, height)
         coverage = np.zeros((len(scene.placements), grid, grid), dtype=np.float32)
+        boxes = []
         for i, placement in enumerate(scene.placements):
             layer = self._layer(placement, width, height)
             image.paste(layer, (0, 0), layer)
-            alpha = layer.getchannel("A").resize((grid, grid), Image.Resampling.BOX)
-            share = np.asarray(alpha, dtype=np.float32) / 255
+            alpha = layer.getchannel("A")
+            boxes.append(_bounding_box(alpha))
+            cells = alpha.resize((grid, grid), Image.Resampling.BOX)
+            share = np.asarray(cells, dtype=np.float32) / 255
             coverage[:i] *= 1 - share
             coverage[i] = share
-        return Picture(_camera(rng, image), coverage)
+        return Picture(take_photo(rng, image), coverage, tuple(boxes))

@@ -60,23 +60,43 @@ class Scene:
     background_seed: int
 
 
+def in_order(scene: Scene) -> tuple[tuple[Placement, ...], bool]:
+    """The placements as a caption names them, and whether from left to right.
+
+    Two are ordered along the axis that separates them most, the leftmost or the topmost first;
+    three from left to right.
+    """
+    things = scene.placements
+    across = len(things) != 2 or abs(things[0].x - things[1].x) > abs(things[0].y - things[1].y)
+    ordered = sorted(things, key=lambda placement: placement.x if across else placement.y)
+    return tuple(ordered), across
+
+
 def caption(scene: Scene) -> str:
     """The true caption of a scene.
 
-    One thing is named. Two are related along the axis that separates them most, the leftmost or
-    the topmost first. Three are listed from left to right. No punctuation: the reference deletes
-    it from English captions.
+    One thing is named, two are related, three are listed. No punctuation: the reference deletes it
+    from English captions.
     """
-    things = scene.placements
-    if len(things) == 2:
-        a, b = things
-        if abs(a.x - b.x) > abs(a.y - b.y):
-            first, second = sorted(things, key=lambda placement: placement.x)
-            return f"{first.thing.phrase} to the left of {second.thing.phrase}"
-        first, second = sorted(things, key=lambda placement: placement.y)
-        return f"{first.thing.phrase} above {second.thing.phrase}"
-    ordered = sorted(things, key=lambda placement: placement.x)
-    return " and ".join(placement.thing.phrase for placement in ordered)
+    placements, across = in_order(scene)
+    phrases = [placement.thing.phrase for placement in placements]
+    if len(phrases) == 2:
+        return f"{phrases[0]} {'to the left of' if across else 'above'} {phrases[1]}"
+    return " and ".join(phrases)
+
+
+def chinese_captions(scene: Scene) -> tuple[str, str]:
+    """The two true Chinese captions of a scene, equally good."""
+    placements, across = in_order(scene)
+    names = [placement.thing.chinese for placement in placements]
+    if len(names) == 1:
+        return names[0], f"一张{names[0]}的图片"
+    if len(names) == 2:
+        first, last = names
+        before, after = ("左边", "右边") if across else ("上面", "下面")
+        return f"{first}在{last}的{before}", f"{before}是{first}，{after}是{last}"
+    first, middle, last = names
+    return f"从左到右是{first}、{middle}和{last}", f"左边是{first}，中间是{middle}，右边是{last}"
 
 
 def is_unambiguous(centres: Sequence[tuple[float, float]], sizes: Sequence[float]) -> bool:
@@ -99,8 +119,12 @@ def is_held_out(a: Thing, b: Thing) -> bool:
 
     One pair in ten is held out, so that a test can ask for compositions that were never seen.
     """
-    pair = " ".join(sorted((a.phrase, b.phrase)))
-    return zlib.crc32(pair.encode()) % 10 == 0
+    return are_held_out(a.phrase, b.phrase)
+
+
+def are_held_out(a: str, b: str) -> bool:
+    """The same for two texts: one pair in ten."""
+    return zlib.crc32(" ".join(sorted((a, b))).encode()) % 10 == 0
 
 
 def _choose_things(

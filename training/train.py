@@ -1,15 +1,18 @@
-"""Trains the small checkpoint.
+"""Trains the small checkpoints.
 
-    python -m training.train [--directory build/training]
+    python -m training.train PHASE [--directory build/training]
 
-is seeded and goes on where it stopped: its whole state is saved every few minutes. Progress goes to
-standard output, one line of JSON each.
+A phase is seeded and goes on where it stopped: its whole state is saved every few minutes, in a
+file of its name. `captions` comes first; `tasks` and `chinese` each start from its weights.
+Progress goes to standard output, one line of JSON each.
 """
 
 import argparse
 import json
 import os
 import time
+from collections import defaultdict
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -22,139 +25,157 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ofa.model import ModelConfig, OFAModel
-from training.batches import BACKGROUND_CELL, IGNORED, Batch, SceneBatches, Stage, make_batch
+from training.batches import BACKGROUND_CELL, IGNORED, Batch, BatchMaker, Stage, StageBatches
 from training.render import Painter
 from training.sprites import TRAINING_STYLES
-from training.vocabulary import BOS_ID, EOS_ID, PROMPT, train_tokenizer, vocab_size
+from training.tasks import ABOUT_TEXTS
+from training.trainee import Trainee, model_config, warm_start
+from training.vocabulary import caption_corpus, chinese_tokenizer, task_corpus, train_tokenizer
 
 SEED = 20
 CHECK_SEED = 21
 # Sprites are loaded at about the size they are drawn.
 SPRITE_SIZE = 112
-STAGES = (
-    Stage(steps=600, batch_size=96, image_size=64, count_shares=(1.0, 0.0, 0.0)),
-    Stage(steps=7500, batch_size=64, image_size=96, count_shares=(0.35, 0.4, 0.25)),
-)
-PEAK_LEARNING_RATE = 1e-3
+IMAGE_SIZE = 96
+COUNT_SHARES = (0.35, 0.4, 0.25)
 WEIGHT_DECAY = 0.05
 WARM_UP_STEPS = 300
 DESCENT_SHARE = 0.5
 MAX_GRADIENT_NORM = 1.0
 # Weight of the auxiliary loss that asks the stem which thing each grid cell shows.
 CELL_LOSS_WEIGHT = 0.5
+# Of the one that asks the encoder for the boxes of what the patches show, in sides of the picture.
+BOX_LOSS_WEIGHT = 3.0
 SAVE_EVERY_S = 180
 LOG_EVERY = 50
 CHECK_EVERY = 500
 NUM_CHECKED = 96
 
 
-def model_config(tokenizer: Tokenizer) -> ModelConfig:
-    """The smallest of OFA's shapes that holds a few hundred things."""
-    return ModelConfig(
-        vocab_size=vocab_size(tokenizer),
-        d_model=192,
-        encoder_layers=3,
-        decoder_layers=2,
-        encoder_attention_heads=4,
-        decoder_attention_heads=4,
-        encoder_ffn_dim=768,
-        decoder_ffn_dim=768,
-        resnet_type="resnet18",
-    )
+@dataclass(frozen=True)
+class Phase:
+    """One training from its first weights to its last.
 
-
-def initialise(model: OFAModel) -> None:
-    """Random weights to start from: unit-variance logits, no relative bias, zero biases."""
-    for module in model.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight, std=module.embedding_dim**-0.5)
-    for stack in (model.encoder, model.decoder):
-        for table in [*stack.token_rel_pos_table_list, *stack.image_rel_pos_table_list]:
-            nn.init.zeros_(table.weight)
-
-
-def normalise(images: Tensor) -> Tensor:
-    """uint8 pixels to [-1, 1], as OFA's preprocessing with mean and std 0.5 does."""
-    return (images.float() / 255 - 0.5) / 0.5
-
-
-class Trainee(nn.Module):
-    """The model and the auxiliary head that is thrown away after training.
-
-    The head reads each patch out of `image_proj`, before any attention. It gives the stem a dense
-    signal from the first step, which saves most of the time that captions alone would need to make
-    attention find the things.
+    Attributes:
+        stages: the curriculum.
+        peak_learning_rate: reached after the warm-up.
+        after: name of the phase whose weights it starts from; empty: from random ones.
+        trains_stem: whether the picture's network learns too.
     """
 
-    def __init__(self, config: ModelConfig, tokenizer: Tokenizer) -> None:
-        super().__init__()
-        self.model = OFAModel(config)
-        initialise(self.model)
-        self.cell_head = nn.Linear(config.d_model, BACKGROUND_CELL + 1)
-        prompt = [BOS_ID, *tokenizer.encode(PROMPT).ids, EOS_ID]
-        self.register_buffer("prompt", torch.tensor([prompt]), persistent=False)
-        self._patches = torch.empty(0)
-        self.model.encoder.image_proj.register_forward_hook(self._keep_patches)
+    stages: tuple[Stage, ...]
+    peak_learning_rate: float
+    after: str = ""
+    trains_stem: bool = True
 
-    def _keep_patches(self, _module: nn.Module, _inputs: tuple[Tensor], output: Tensor) -> None:
-        self._patches = output
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits of the captions [B, T, V] and of the grid cells [B, cells, things + 1]."""
-        images = normalise(batch.images).contiguous(memory_format=torch.channels_last)
-        prompt = self.prompt.expand(len(images), -1)
-        logits = self.model(images, prompt, batch.decoder_input_ids)
-        return logits, self.cell_head(self._patches)
+PHASES = {
+    "captions": Phase(
+        (
+            Stage(steps=600, batch_size=96, image_size=64, count_shares=(1.0, 0.0, 0.0)),
+            Stage(steps=7500, batch_size=64, image_size=IMAGE_SIZE, count_shares=COUNT_SHARES),
+        ),
+        peak_learning_rate=1e-3,
+    ),
+    "tasks": Phase(
+        (
+            Stage(
+                steps=2600,
+                batch_size=32,
+                image_size=IMAGE_SIZE,
+                count_shares=COUNT_SHARES,
+                tasks=("caption", "vqa", "grounding", "entailment", "classification"),
+                tasks_a_scene=3,
+                num_signs=32,
+                num_texts=64,
+            ),
+        ),
+        peak_learning_rate=6e-4,
+        after="captions",
+    ),
+    "chinese": Phase(
+        (
+            Stage(
+                steps=2500,
+                batch_size=64,
+                image_size=IMAGE_SIZE,
+                count_shares=COUNT_SHARES,
+                tasks=("caption_zh",),
+            ),
+        ),
+        peak_learning_rate=1e-3,
+        after="captions",
+        trains_stem=False,
+    ),
+}
+
+
+def phase_tokenizer(name: str) -> Tokenizer:
+    """The tokenizer of a phase."""
+    if name == "chinese":
+        return chinese_tokenizer()
+    return train_tokenizer(caption_corpus() if name == "captions" else task_corpus())
 
 
 def make_optimizer(trainee: Trainee) -> torch.optim.Optimizer:
     """AdamW; vectors (biases, norms, head scales) do not decay."""
-    matrices = [p for p in trainee.parameters() if p.ndim > 1]
-    vectors = [p for p in trainee.parameters() if p.ndim <= 1]
+    learned = [p for p in trainee.parameters() if p.requires_grad]
+    matrices = [p for p in learned if p.ndim > 1]
+    vectors = [p for p in learned if p.ndim <= 1]
     groups = [
         {"params": matrices, "weight_decay": WEIGHT_DECAY},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=PEAK_LEARNING_RATE, betas=(0.9, 0.98), fused=True)
+    return torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
 
 
-def learning_rate(step: int, num_steps: int) -> float:
-    """Linear warm-up, a plateau, and a linear descent to nothing over the last part."""
+def learning_rate_share(step: int, num_steps: int) -> float:
+    """Linear warm-up to 1, a plateau, and a linear descent to nothing over the last part."""
     rise = (step + 1) / WARM_UP_STEPS
     descent = (num_steps - step) / (DESCENT_SHARE * num_steps)
-    return PEAK_LEARNING_RATE * min(1.0, rise, descent)
+    return min(1.0, rise, descent)
 
 
-def exact_share(trainee: Trainee, batch: Batch) -> float:
-    """Share of captions that greedy decoding would get exactly right.
+def exact_shares(trainee: Trainee, batch: Batch) -> dict[str, float]:
+    """Share of answers that greedy decoding would get exactly right, by task.
 
     Greedy decoding gives the target if and only if, fed with the target, every argmax is right.
     """
     trainee.eval()
     with torch.inference_mode(), torch.autocast(batch.images.device.type, torch.bfloat16):
-        logits, _ = trainee(batch)
-    trainee.train()
-    right = (logits.argmax(-1) == batch.target_ids) | (batch.target_ids == IGNORED)
-    return float(right.all(dim=1).float().mean())
+        logits = trainee(batch).logits
+    shares = {}
+    for task, rows in batch.rows.items():
+        right = (logits[task].argmax(-1) == rows.target_ids) | (rows.target_ids == IGNORED)
+        shares[task] = round(float(right.all(dim=1).float().mean()), 3)
+    return shares
 
 
-def losses(trainee: Trainee, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropies of caption tokens and of grid cells, in nats."""
+def losses(trainee: Trainee, batch: Batch) -> dict[str, Tensor]:
+    """The terms that are minimised together: cross-entropies in nats, and distances of boxes."""
     with torch.autocast(batch.images.device.type, torch.bfloat16):
-        logits, cell_logits = trainee(batch)
-    loss = F.cross_entropy(
-        logits.float().flatten(0, 1), batch.target_ids.flatten(), ignore_index=IGNORED
-    )
-    cell_loss = F.cross_entropy(
-        cell_logits.float().flatten(0, 1), batch.cell_labels.flatten(), ignore_index=IGNORED
-    )
-    return loss, cell_loss
+        outputs = trainee(batch)
+    terms = {
+        task: cross_entropy(outputs.logits[task], rows.target_ids)
+        for task, rows in batch.rows.items()
+    }
+    terms["cells"] = CELL_LOSS_WEIGHT * cross_entropy(outputs.cells, batch.cell_labels)
+    if "ocr" in batch.rows:
+        letters = outputs.letters[batch.rows["ocr"].pictures].float()
+        each = F.binary_cross_entropy_with_logits(letters, batch.letters, reduction="none")
+        terms["letters"] = each.sum(dim=-1).mean()
+    if outputs.boxes is not None:
+        asked = batch.rows["grounding"].pictures
+        shows_thing = (batch.cell_labels[asked] >= 0) & (batch.cell_labels[asked] < BACKGROUND_CELL)
+        distance = (outputs.boxes.float() - batch.cell_boxes[asked]).abs().sum(dim=-1)
+        terms["boxes"] = BOX_LOSS_WEIGHT * distance[shows_thing].mean()
+    return terms
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean over the targets [N, T] that are not IGNORED; logits [N, T, V]."""
+    counted = targets != IGNORED
+    return F.cross_entropy(logits[counted].float(), targets[counted])
 
 
 def average_gradients(trainee: Trainee, num_workers: int) -> None:
@@ -168,20 +189,15 @@ def average_gradients(trainee: Trainee, num_workers: int) -> None:
         gradient.copy_(part.view_as(gradient))
 
 
-def join_workers(directory: Path, rank: int, num_workers: int) -> None:
+def join_workers(rendezvous: Path, rank: int, num_workers: int) -> None:
     """Meets the other processes. One of them may be stopped for long: the others wait."""
     torch.distributed.init_process_group(
         "gloo",
-        init_method=f"file://{(directory / 'rendezvous').absolute()}",
+        init_method=f"file://{rendezvous.absolute()}",
         rank=rank,
         world_size=num_workers,
         timeout=timedelta(days=1),
     )
-
-
-def load_weights(path: Path, trainee: Trainee) -> None:
-    """Takes up the weights of a saved state."""
-    trainee.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["trainee"])
 
 
 def load_state(path: Path, trainee: Trainee, optimizer: torch.optim.Optimizer) -> int:
@@ -206,87 +222,114 @@ def save_state(path: Path, trainee: Trainee, optimizer: torch.optim.Optimizer, s
     new.replace(path)
 
 
+def check_batch(phase: Phase, painter: Painter, tokenizer: Tokenizer, count: int) -> Batch:
+    """Unseen scenes of `count` things, and with one thing signs and texts as well."""
+    stage = phase.stages[-1]
+    maker = BatchMaker(painter, tokenizer, stage.image_size)
+    for i in range(NUM_CHECKED):
+        rng = np.random.default_rng([CHECK_SEED, count, i])
+        tasks = [task for task in stage.tasks if task != "classification" or count == 1]
+        maker.add_scene(rng, count, tasks, unseen=True)
+        if count == 1 and stage.num_signs:
+            maker.add_sign(rng, unseen=True)
+        if count == 1 and stage.num_texts:
+            for task in ABOUT_TEXTS:
+                maker.add_text(rng, task)
+    return maker.batch()
+
+
 class Reporter:
     """Prints a line of JSON now and then; only worker 0 has one."""
 
     def __init__(
-        self, painter: Painter, tokenizer: Tokenizer, device: torch.device, num_workers: int
+        self,
+        phase: Phase,
+        painter: Painter,
+        tokenizer: Tokenizer,
+        device: torch.device,
+        num_workers: int,
     ) -> None:
         self._num_workers = num_workers
         self._num_pictures = 0
         self._since = time.monotonic()
+        self._losses: dict[str, list[float]] = defaultdict(list)
         self._checks = {
-            count: make_batch(
-                [
-                    (np.random.default_rng([CHECK_SEED, count, i]), count)
-                    for i in range(NUM_CHECKED)
-                ],
-                painter,
-                tokenizer,
-                STAGES[-1].image_size,
-                unseen=True,
-            ).to(device)
-            for count in (1, 2, 3)
+            count: check_batch(phase, painter, tokenizer, count).to(device) for count in (1, 2, 3)
         }
 
-    def after_step(
-        self, trainee: Trainee, num_steps: int, loss: float, cell_loss: float, num_pictures: int
-    ) -> None:
+    def after_step(self, num_steps: int, losses: dict[str, Tensor], num_pictures: int) -> None:
         """Takes note of a step of this worker, the `num_steps`-th."""
         self._num_pictures += num_pictures * self._num_workers
+        for name, loss in losses.items():
+            self._losses[name].append(loss.item())
         if num_steps % LOG_EVERY == 0:
             seconds = time.monotonic() - self._since
             line = {
                 "step": num_steps,
-                "loss": round(loss, 4),
-                "cell_loss": round(cell_loss, 4),
+                "losses": {name: round(float(np.mean(v)), 3) for name, v in self._losses.items()},
                 "pictures_per_s": round(self._num_pictures / seconds, 1),
             }
             print(json.dumps(line), flush=True)
             self._since, self._num_pictures = time.monotonic(), 0
-        if num_steps % CHECK_EVERY == 0:
-            shares = {count: exact_share(trainee, check) for count, check in self._checks.items()}
-            print(json.dumps({"step": num_steps, "exact_captions": shares}), flush=True)
+            self._losses.clear()
+
+    def check(self, trainee: Trainee, num_steps: int) -> None:
+        """Measures on unseen pictures."""
+        shares = {count: exact_shares(trainee, check) for count, check in self._checks.items()}
+        print(json.dumps({"step": num_steps, "exact_answers": shares}), flush=True)
 
 
-def train(directory: Path, rank: int, num_workers: int) -> None:
-    """Runs one worker through the curriculum, from the saved state if there is one.
+def set_training(trainee: Trainee, *, trains_stem: bool) -> None:
+    """Training mode, but a stem that does not learn keeps its BatchNorm statistics too."""
+    trainee.train()
+    trainee.model.encoder.embed_images.train(trains_stem)
+
+
+def train(name: str, directory: Path, rank: int, num_workers: int) -> None:
+    """Runs one worker through a phase, from its saved state if there is one.
 
     Args:
-        directory: holds the state; worker 0 writes it.
+        name: of PHASES.
+        directory: holds the states; worker 0 writes them.
         rank: number of this worker.
         num_workers: all of them take the same steps on different pictures.
     """
+    phase = PHASES[name]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         torch.set_num_threads(1)
     torch.manual_seed(SEED)
-    tokenizer = train_tokenizer()
+    tokenizer = phase_tokenizer(name)
     painter = Painter(TRAINING_STYLES, SPRITE_SIZE)
-    trainee = Trainee(model_config(tokenizer), tokenizer)
+    trainee = Trainee(model_config(tokenizer))
+    if phase.after:
+        warm_start(
+            directory / f"{phase.after}.pt", phase_tokenizer(phase.after), trainee, tokenizer
+        )
+    trainee.model.encoder.embed_images.requires_grad_(phase.trains_stem)
     trainee.to(device, memory_format=torch.channels_last)
-    trainee.train()
     optimizer = make_optimizer(trainee)
-    state_path = directory / "state.pt"
+    state_path = directory / f"{name}.pt"
     start = load_state(state_path, trainee, optimizer)
     if num_workers > 1:
-        join_workers(directory, rank, num_workers)
-    batches = SceneBatches(painter, tokenizer, STAGES, SEED, rank, num_workers)
+        join_workers(directory / f"{name}.rendezvous", rank, num_workers)
+    batches = StageBatches(painter, tokenizer, phase.stages, SEED, rank, num_workers)
     loader = DataLoader(
         batches,
         batch_size=None,
         sampler=range(start, len(batches)),
         num_workers=8 if device.type == "cuda" else 0,
     )
-    reporter = Reporter(painter, tokenizer, device, num_workers) if rank == 0 else None
+    reporter = Reporter(phase, painter, tokenizer, device, num_workers) if rank == 0 else None
     saved_at = time.monotonic()
     for step, cpu_batch in enumerate(loader, start):
+        set_training(trainee, trains_stem=phase.trains_stem)
         batch = cpu_batch.to(device)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, len(batches))
-        loss, cell_loss = losses(trainee, batch)
+            group["lr"] = phase.peak_learning_rate * learning_rate_share(step, len(batches))
+        terms = losses(trainee, batch)
         optimizer.zero_grad(set_to_none=True)
-        (loss + CELL_LOSS_WEIGHT * cell_loss).backward()
+        torch.stack(list(terms.values())).sum().backward()
         if num_workers > 1:
             average_gradients(trainee, num_workers)
         nn.utils.clip_grad_norm_(trainee.parameters(), MAX_GRADIENT_NORM)
@@ -294,27 +337,31 @@ def train(directory: Path, rank: int, num_workers: int) -> None:
 
         if reporter is None:
             continue
-        reporter.after_step(trainee, step + 1, loss.item(), cell_loss.item(), len(batch.images))
-        if step + 1 == len(batches) or time.monotonic() - saved_at > SAVE_EVERY_S:
+        is_last = step + 1 == len(batches)
+        reporter.after_step(step + 1, terms, len(batch.images))
+        if is_last or (step + 1) % CHECK_EVERY == 0:
+            reporter.check(trainee, step + 1)
+        if is_last or time.monotonic() - saved_at > SAVE_EVERY_S:
             save_state(state_path, trainee, optimizer, step + 1)
             saved_at = time.monotonic()
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Train the bundled checkpoint.")
+    parser = argparse.ArgumentParser(description="Train the bundled checkpoints.")
+    parser.add_argument("phase", choices=PHASES)
     parser.add_argument("--directory", type=Path, default=Path("build/training"))
     arguments = parser.parse_args()
     arguments.directory.mkdir(parents=True, exist_ok=True)
-    (arguments.directory / "rendezvous").unlink(missing_ok=True)
+    (arguments.directory / f"{arguments.phase}.rendezvous").unlink(missing_ok=True)
     # On CPU, one process with one thread a core: threads of one process would wait for each other
     # at every operation whenever something else runs on a core.
     num_workers = 1 if torch.cuda.is_available() else os.cpu_count() or 1
     context = torch.multiprocessing.get_context("spawn")
     for rank in range(1, num_workers):
-        arguments_of_worker = (arguments.directory, rank, num_workers)
+        arguments_of_worker = (arguments.phase, arguments.directory, rank, num_workers)
         context.Process(target=train, args=arguments_of_worker, daemon=True).start()
-    train(arguments.directory, 0, num_workers)
+    train(arguments.phase, arguments.directory, 0, num_workers)
 
 
 if __name__ == "__main__":

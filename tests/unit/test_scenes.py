@@ -6,10 +6,22 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from training.scenes import Placement, Scene, caption, compose, is_held_out, is_unambiguous
+from training.scenes import (
+    Placement,
+    Scene,
+    caption,
+    chinese_captions,
+    compose,
+    is_held_out,
+    is_unambiguous,
+)
 from training.things import Thing, load_things
 
-THINGS = [Thing("🍎", "a red apple"), Thing("🍩", "a doughnut"), Thing("🐈", "a cat")]
+THINGS = [
+    Thing("🍎", "a red apple", "红苹果"),
+    Thing("🍩", "a doughnut", "甜甜圈"),
+    Thing("🐈", "a cat", "猫"),
+]
 STYLES_OF = tuple((thing, ("flat", "round")) for thing in load_things())
 
 
@@ -36,6 +48,24 @@ def scene_at(*centres: tuple[float, float]) -> Scene:
 )
 def test_caption_follows_the_positions(centres: list[tuple[float, float]], expected: str) -> None:
     assert caption(scene_at(*centres)) == expected
+
+
+@pytest.mark.parametrize(
+    ("centres", "expected"),
+    [
+        ([(0.5, 0.5)], ("红苹果", "一张红苹果的图片")),
+        ([(0.2, 0.5), (0.7, 0.4)], ("红苹果在甜甜圈的左边", "左边是红苹果，右边是甜甜圈")),
+        ([(0.5, 0.8), (0.4, 0.2)], ("甜甜圈在红苹果的上面", "上面是甜甜圈，下面是红苹果")),
+        (
+            [(0.5, 0.1), (0.2, 0.9), (0.8, 0.5)],
+            ("从左到右是甜甜圈、红苹果和猫", "左边是甜甜圈，中间是红苹果，右边是猫"),
+        ),
+    ],
+)
+def test_chinese_captions_follow_the_positions(
+    centres: list[tuple[float, float]], expected: tuple[str, str]
+) -> None:
+    assert chinese_captions(scene_at(*centres)) == expected
 
 
 @pytest.mark.parametrize(
@@ -95,6 +125,7 @@ def test_things_are_distinct() -> None:
     things = load_things()
     assert len({thing.emoji for thing in things}) == len(things)
     assert len({thing.phrase for thing in things}) == len(things)
+    assert len({thing.chinese for thing in things}) == len(things)
 
 
 def test_articles_fit_the_sound_that_follows() -> None:

@@ -1,0 +1,136 @@
+"""The model while it is trained: its first weights, and one pass over a batch of many tasks."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from ofa.model import ModelConfig, OFAModel
+from training.batches import ALPHABET, BACKGROUND_CELL, Batch
+from training.vocabulary import NUM_BINS, NUM_CODES, vocab_size
+
+# Bins this far apart start out with a cosine of 0.6.
+BIN_BLUR = 15.0
+
+
+def model_config(tokenizer: Tokenizer) -> ModelConfig:
+    """The smallest of OFA's shapes that holds a few hundred things."""
+    return ModelConfig(
+        vocab_size=vocab_size(tokenizer),
+        d_model=192,
+        encoder_layers=3,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=768,
+        decoder_ffn_dim=768,
+        resnet_type="resnet18",
+    )
+
+
+def initialise(model: OFAModel) -> None:
+    """Random weights to start from: unit-variance logits, no relative bias, zero biases."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=module.embedding_dim**-0.5)
+    # Neighbouring bins start out similar, so that they learn from each other.
+    waves = torch.arange(NUM_BINS)[:, None] * torch.randn(model.config.d_model // 2) / BIN_BLUR
+    bins = torch.cat([waves.cos(), waves.sin()], dim=1) * (2 / model.config.d_model) ** 0.5
+    with torch.no_grad():
+        model.encoder.embed_tokens.weight[-NUM_BINS:] = bins
+    for stack in (model.encoder, model.decoder):
+        for table in [*stack.token_rel_pos_table_list, *stack.image_rel_pos_table_list]:
+            nn.init.zeros_(table.weight)
+
+
+def normalise(images: Tensor) -> Tensor:
+    """uint8 pixels to [-1, 1], as OFA's preprocessing with mean and std 0.5 does."""
+    return (images.float() / 255 - 0.5) / 0.5
+
+
+class Outputs(NamedTuple):
+    """What a batch gives; P pictures, N rows of a task.
+
+    Attributes:
+        logits: float [N, T, V] by task.
+        cells: logits [P, cells, things + 1].
+        letters: logits [P, cells, 26].
+        boxes: [N, cells, 4] of the rows of `grounding`, if there are any.
+    """
+
+    logits: dict[str, Tensor]
+    cells: Tensor
+    letters: Tensor
+    boxes: Tensor | None
+
+
+class Trainee(nn.Module):
+    """The model and three auxiliary heads that are thrown away after training.
+
+    Two read each patch out of `image_proj`, before any attention: which thing it shows, and which
+    letters. They give the stem a dense signal from the first step, which saves most of the time
+    that captions alone would need to make attention find the things. The third reads the box of
+    a patch's thing out of the encoder: positions are only in its attention biases, and answers
+    alone take long to bring them into its states.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.model = OFAModel(config)
+        initialise(self.model)
+        self.cell_head = nn.Linear(config.d_model, BACKGROUND_CELL + 1)
+        self.letter_head = nn.Linear(config.d_model, len(ALPHABET))
+        self.box_head = nn.Linear(config.d_model, 4)
+
+    def forward(self, batch: Batch) -> Outputs:
+        """One pass over a batch; the stem sees each picture once, whatever is asked about it."""
+        encoder = self.model.encoder
+        images = normalise(batch.images).contiguous(memory_format=torch.channels_last)
+        features = encoder.embed_images(images)
+        patches = encoder.image_proj(features.flatten(2).transpose(1, 2))
+        embedded = encoder.patch_layernorm_embedding(patches + encoder.type_embedding.weight[1])
+        logits, boxes = {}, None
+        for task, rows in batch.rows.items():
+            x, grid, _ = encoder.embed(None, rows.source_ids)
+            if len(rows.pictures):
+                x, grid = torch.cat([embedded[rows.pictures], x], dim=1), features.size(2)
+            positions = encoder.position_states(grid, grid, rows.source_ids.size(1))
+            bias = encoder.attention_bias(positions, grid, grid)
+            padding_mask = encoder.padding_mask(rows.source_ids, grid * grid)
+            hidden = encoder.run_layers(x, padding_mask, bias)
+            logits[task] = self.model.decoder(
+                rows.decoder_input_ids, hidden, padding_mask, positions
+            )
+            if task == "grounding":
+                boxes = self.box_head(hidden[:, : grid * grid])
+        return Outputs(logits, self.cell_head(patches), self.letter_head(patches), boxes)
+
+
+def load_weights(path: Path, trainee: Trainee) -> None:
+    """Takes up the weights of a saved state."""
+    trainee.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["trainee"])
+
+
+def warm_start(path: Path, old: Tokenizer, trainee: Trainee, new: Tokenizer) -> None:
+    """Takes up the weights of a state with another vocabulary: tokens keep their rows.
+
+    Tokens that the old vocabulary lacks keep the random rows they have.
+    """
+    state = torch.load(path, map_location="cpu", weights_only=True)["trainee"]
+    names = [name for name in state if name.endswith("embed_tokens.weight")]
+    shared = {token: index for token, index in new.get_vocab().items() if token in old.get_vocab()}
+    new_rows = [*shared.values(), *range(vocab_size(new) - NUM_CODES - NUM_BINS, vocab_size(new))]
+    old_rows = [old.get_vocab()[token] for token in shared]
+    old_rows += range(vocab_size(old) - NUM_CODES - NUM_BINS, vocab_size(old))
+    for name in names:
+        rows = trainee.state_dict()[name].clone()
+        rows[new_rows] = state[name][old_rows]
+        state[name] = rows
+    trainee.load_state_dict(state)

@@ -17,7 +17,6 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from ofa.image import IMAGE_FORMATS, MAX_IMAGE_BYTES, MAX_IMAGE_SIDE
-from ofa.options import request_options
 from tests.server.library import answer_of_library
 from tests.server.processes import ServeProcess
 from tests.server.requests import (
@@ -226,15 +225,3 @@ def test_http_answers_with_the_same_status(server: ServeProcess) -> None:
     with caught.value as answer:
         assert answer.code == 400
         assert "image cannot be read" in json.load(answer)["error"]
-
-
-def test_the_page_names_every_tensor() -> None:
-    page = PROTOCOL.read_text("utf-8")
-    for name in (
-        "image",
-        "captions",
-        "scores",
-        "token_log_probs",
-        *request_options("num_captions"),
-    ):
-        assert f"| `{name}` |" in page

@@ -107,6 +107,9 @@ class Checkpoint:
                     "configuration.json: gen_type traverse needs labels, but names no answer2label"
                 )
             defaults = replace(defaults, num_hypotheses=min(_NUM_LABELS, len(self.labels)))
+        if search == "sampling":
+            # As many as the reference draws, which returns the best of them.
+            defaults = replace(defaults, num_hypotheses=defaults.beam_size)
         settings = TaskSettings(
             task=config.task,
             language=config.language,

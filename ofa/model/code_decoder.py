@@ -58,7 +58,8 @@ class CodeDecoder(nn.Module):
         Args:
             source_positions: the encoder's `position_states` [S, D].
         """
-        decoder, device = self.decoder, source_positions.device
+        decoder = self.decoder
+        device = source_positions.device
         cells = image_position_ids(self.image_bucket_size, self.grid_size, self.grid_size)
         # BOS stands on row 0 of the table; what follows the last code is never asked for.
         ids = F.pad(cells, [1, 0])[: self.num_codes].to(device)

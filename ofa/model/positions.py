@@ -73,7 +73,8 @@ def code_buckets(bucket_size: int, height: int, width: int) -> Tensor:
 
 def num_image_buckets(bucket_size: int) -> int:
     """Rows of the image bias table: every 2-d distance, and three special slots of the decoder."""
-    return (2 * bucket_size - 1) ** 2 + 3
+    num_distances = 2 * bucket_size - 1  # of rows, and as many of columns
+    return num_distances * num_distances + 3
 
 
 def image_position_ids(bucket_size: int, height: int, width: int) -> Tensor:

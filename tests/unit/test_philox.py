@@ -35,7 +35,7 @@ def test_words_are_the_published_ones(
 def test_numbers_are_uniform() -> None:
     numbers = uniforms(torch.arange(40) - 20, 4, 1000).flatten()
     assert numbers.dtype == torch.float64
-    assert 0 <= float(numbers.min())
+    assert float(numbers.min()) >= 0
     assert float(numbers.max()) < 1
     # Standard deviations of the mean of n uniform numbers, and of chi-square with 255 degrees.
     count = len(numbers)

@@ -22,8 +22,14 @@ VQGAN_PARAMS: dict[str, Any] = {
     "embed_dim": 8,
     "n_embed": 8192,
     "ddconfig": {
-        **{"z_channels": 8, "resolution": PICTURE_SIZE, "in_channels": 3, "out_ch": 3},
-        **{"ch": 32, "ch_mult": [1, 1, 1, 2], "num_res_blocks": 1, "attn_resolutions": [8]},
+        "z_channels": 8,
+        "resolution": PICTURE_SIZE,
+        "in_channels": 3,
+        "out_ch": 3,
+        "ch": 32,
+        "ch_mult": [1, 1, 1, 2],
+        "num_res_blocks": 1,
+        "attn_resolutions": [8],
     },
 }
 

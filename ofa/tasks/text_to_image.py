@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ofa.clip_tokenizer import CONTEXT_LENGTH, CLIPTokenizer
+from ofa.errors import InvalidOptionError
 from ofa.options import COUNT_OPTION, check_range
 from ofa.tasks.settings import TaskSettings
 from ofa.tasks.task import TEXT, Task, TaskTensors, read_text
@@ -86,11 +87,15 @@ class TextToImageTask(Task):
 
     def resolve(self, request: Tensors) -> dict[str, npt.NDArray[Any]]:
         """The seed, 0 unless the request names one, and the number of pictures."""
-        count = self.settings.defaults.num_hypotheses
-        if self.count_option() in request:
-            count = request[self.count_option()].item()
+        given = {name: tensor.item() for name, tensor in request.items() if name != TEXT.name}
+        seed = given.pop(_SEED.name, 0)
+        count = given.pop(self.count_option(), self.settings.defaults.num_hypotheses)
+        if given:
+            raise InvalidOptionError(
+                f"unknown option {', '.join(sorted(given))}; "
+                f"known are {_SEED.name}, {self.count_option()}"
+            )
         check_range(self.count_option(), count, 1, self.settings.limits.max_beam_size)
-        seed = request[_SEED.name].item() if _SEED.name in request else 0
         return {
             _SEED.name: np.array([seed], np.int64),
             COUNT_OPTION: np.array([count], np.int32),

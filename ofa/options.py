@@ -6,7 +6,7 @@ Options travel as tensors, one value a row, so that rows with different options 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -95,12 +95,7 @@ def resolve_options(
     Raises:
         InvalidOptionError: an unknown name, or a value out of range.
     """
-    known = request_options(count_option)
-    unknown = sorted(set(given) - set(known))
-    if unknown:
-        raise InvalidOptionError(
-            f"unknown option {', '.join(unknown)}; known are {', '.join(known)}"
-        )
+    check_known(given, request_options(count_option))
 
     def take(name: str, minimum: float, maximum: float) -> float:
         default: int | float = getattr(defaults, name)
@@ -124,6 +119,19 @@ def resolve_options(
         length_penalty=take("length_penalty", -_MAX_LENGTH_PENALTY, _MAX_LENGTH_PENALTY),
         temperature=take("temperature", _MIN_TEMPERATURE, _MAX_TEMPERATURE),
     )
+
+
+def check_known(given: Collection[str], known: Collection[str]) -> None:
+    """Refuse options that a task does not have.
+
+    Raises:
+        InvalidOptionError: naming them and those that it has.
+    """
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise InvalidOptionError(
+            f"unknown option {', '.join(unknown)}; known are {', '.join(known)}"
+        )
 
 
 def check_range(name: str, value: float, minimum: float, maximum: float) -> None:

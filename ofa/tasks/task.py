@@ -24,6 +24,7 @@ from ofa.options import (
     COUNT_OPTION,
     OPTION_DTYPES,
     GenerationOptions,
+    check_known,
     check_range,
     request_options,
     resolve_options,
@@ -236,7 +237,8 @@ class Task(ABC):
         if self.settings.search == "beam":
             options = resolve_options(given, defaults, self.settings.limits, self.count_option())
             return option_tensors(options)
-        count = given.pop(self.count_option(), defaults.num_hypotheses)
+        check_known(given, [self.count_option()])
+        count = given.get(self.count_option(), defaults.num_hypotheses)
         check_range(self.count_option(), count, 1, len(self.settings.labels))
         return {COUNT_OPTION: np.array([count], np.int32)}
 

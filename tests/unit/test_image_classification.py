@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ofa.errors import InvalidOptionError
 from ofa.tasks.image_classification import ImageClassificationTask
 from tests.unit import tiny
 from tests.unit.rows import make_png, make_request, read_prompt, texts
@@ -44,3 +45,20 @@ def test_the_decoder_starts_with_a_label_whatever_the_folder_says(
     gen_type: str, prompt_type: str
 ) -> None:
     assert ImageClassificationTask.decoder_prompt_type(gen_type, prompt_type) == "none"
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"num_labels": 4}, "num_labels is 4; allowed are 1 to 3"),
+        ({"num_labels": 0}, "num_labels is 0; allowed are 1 to 3"),
+        ({"beam_size": 2}, "unknown option beam_size; known are num_labels"),
+    ],
+)
+def test_a_scorer_of_labels_has_their_number_for_its_only_option(
+    task: ImageClassificationTask, option: dict[str, int], message: str
+) -> None:
+    assert task.preprocess(make_request(image=make_png(), num_labels=3))["num_hypotheses"] == 3
+    with pytest.raises(InvalidOptionError) as caught:
+        task.preprocess(make_request(image=make_png(), **option))
+    assert str(caught.value) == message

@@ -33,21 +33,21 @@ class Gaps:
 
     Attributes:
         largest: By kind.
-        num_requests: Compared so far.
+        num_answers: Compared so far; every request is answered alone and in a batch.
         num_hypotheses: Token sequences, or labels where labels are scored.
     """
 
     def __init__(self, tolerances: dict[str, float] = TOLERANCES) -> None:
         self.largest: defaultdict[str, float] = defaultdict(float)
-        self.num_requests = 0
+        self.num_answers = 0
         self.num_hypotheses = 0
         self._tolerances = tolerances
 
     def close(self, kind: str, ours: npt.ArrayLike, theirs: npt.ArrayLike) -> None:
         """Fail where the difference is above what rounding can do."""
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=self._tolerances[kind], err_msg=kind)
-        gap = np.abs(np.subtract(ours, theirs, dtype=np.float64))
-        self.largest[kind] = max(self.largest[kind], float(gap.max(initial=0)))
+        gap = np.abs(np.asarray(ours, np.float64) - np.asarray(theirs, np.float64))
+        self.largest[kind] = max(self.largest[kind], gap.max(initial=0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +59,9 @@ class Subject:
     generator: nn.Module
 
     @classmethod
-    def load(cls, folder: Path) -> "Subject":
-        """Read a checkpoint folder."""
-        checkpoint = load_checkpoint(folder)
+    def load(cls, folder: Path, configuration: Path | None = None) -> "Subject":
+        """Read a checkpoint folder, with its own or another configuration."""
+        checkpoint = load_checkpoint(folder, configuration)
         task = checkpoint.build_task(checkpoint.default_limits())
         return cls(checkpoint, task, checkpoint.build_generator())
 
@@ -190,7 +190,7 @@ def check_answer(
     task: Task, row: Tensors, found: Tensors, recorded: Answer, gaps: Gaps, *, is_tie: bool = False
 ) -> None:
     """What the generator found for one row, and what the task makes of it, are as recorded."""
-    gaps.num_requests += 1
+    gaps.num_answers += 1
     if recorded.label_log_probs:
         gaps.num_hypotheses += len(recorded.label_log_probs)
         ours, theirs = found["label_log_probs"], recorded.label_log_probs
@@ -220,11 +220,12 @@ def check_result(task: Task, answer: Tensors, recorded: Answer, gaps: Gaps) -> N
     else:
         assert [text.decode() for text in ours] == theirs
         if "probabilities" in answer:
-            sums = [
-                sum(hypothesis.log_probs[len(recorded.prompt_ids) :])
-                for hypothesis in recorded.hypotheses[: len(ours)]
-            ]
-            gaps.close(PROBABILITY, answer["probabilities"], np.exp(sums))
+            start = len(recorded.prompt_ids)
+            best = recorded.hypotheses[: len(ours)]
+            # Without a token after the prompt there is no label.
+            label_log_probs = [h.log_probs[start:] or [-np.inf] for h in best]
+            expected = [np.exp(np.sum(values)) for values in label_log_probs]
+            gaps.close(PROBABILITY, answer["probabilities"], expected)
 
 
 def check_case(case: Case, recording: Recording, scratch: Path) -> Gaps:

@@ -4,16 +4,13 @@ PARITY_SIZES says which sizes, for instance `make parity PARITY_SIZES="tiny larg
 """
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.reference.cases import CASES
-from tests.reference.compare import check_case
-from tests.reference.golden import Recording
+from tests.reference.parity_all import compare_now
 
-ROOT = Path(__file__).parents[2]
 SIZES = os.environ.get("PARITY_SIZES", "tiny small base bundled").split()
 
 pytestmark = pytest.mark.parity
@@ -25,10 +22,5 @@ def test_answers_as_the_reference_does_now(
 ) -> None:
     names = [name for name, case in CASES.items() if case.size == size]
     assert names, f"{size} is no size; there are {sorted({c.size for c in CASES.values()})}"
-    python = ROOT / ".venv-oracle" / "bin" / "python"
-    record = [python, "-m", "tests.reference.oracle.record", *names, "--output", tmp_path]
     with capfd.disabled():  # progress: a case takes from seconds to minutes
-        subprocess.run(record, cwd=ROOT, check=True)
-        for name in names:
-            print(f"comparing {name}", flush=True)
-            check_case(CASES[name], Recording.load(tmp_path / f"{name}.json"), tmp_path / "ours")
+        compare_now(names, tmp_path)

@@ -12,7 +12,8 @@ import tritonclient.grpc as grpcclient
 from PIL import Image
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-TIMEOUT_S = 60
+#: Generous, for a machine that does other things meanwhile.
+TIMEOUT_S = 300
 #: What a request's tensors hold; the others hold an INT32.
 DTYPES: dict[str, type[np.generic]] = {
     **dict.fromkeys(("image", "text", "text2"), np.object_),

@@ -1,6 +1,7 @@
 """Made-up checkpoints with a configuration for every task, exported into one repository.
 
-One weight file in English and one in Chinese; what a checkpoint does is up to its configuration.
+One weight file in English, one in Chinese and one that draws; what else a checkpoint does is up to
+its configuration.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ofa.tokenizer import ChineseTokenizer
 from ofa_server.cli import main
-from tests.unit import tiny
+from tests.unit import tiny, tiny_drawing
 
 #: Some begin alike, one is another's beginning.
 LABELS = ("yes", "no", "maybe", "yes and no", "yes it is", "a red apple")
@@ -51,34 +52,39 @@ def configurations(first_bin_id: int) -> dict[str, dict[str, Any]]:
 
 
 def write_checkpoints(folder: Path) -> dict[str, Export]:
-    """Writes both checkpoint folders and all configurations.
+    """Writes all checkpoint folders and configurations.
 
     Returns:
         What to export by the name of the ensemble.
     """
-    english, chinese = folder / "english", folder / "chinese"
-    tokenizers = {english: folder / "bpe", chinese: folder / "wordpiece"}
-    for tokenizer in (*tokenizers, *tokenizers.values()):
-        tokenizer.mkdir()
-    num_entries = tiny.write_tokenizer(tokenizers[english])
+    bpe, english, chinese, drawing = (
+        folder / name for name in ("bpe", "english", "chinese", "drawing")
+    )
+    for directory in (bpe, english, chinese, drawing):
+        directory.mkdir()
+    num_entries = tiny.write_tokenizer(bpe)
     config = tiny.make_config(vocab_size=num_entries + tiny.NUM_CODES_AND_BINS)
     model = tiny.make_model(config)
     embedding = model.decoder.embed_tokens.weight.detach()
     # The range of location tokens leaves these two in, and random weights would choose them.
     embedding[[tiny.BOS, tiny.UNK]] = -embedding[tiny.EOS]
-    tiny.write_checkpoint(english, model, tokenizers[english])
+    tiny.write_checkpoint(english, model, bpe)
     (english / LABEL_FILE).write_text(json.dumps({label: n for n, label in enumerate(LABELS)}))
     num_words = tiny.write_chinese_tokenizer(chinese)
     config = tiny.make_config(vocab_size=num_words + tiny.NUM_CODES_AND_BINS)
-    tiny.write_checkpoint(chinese, tiny.make_model(config, seed=1), tokenizers[english])
+    tiny.write_checkpoint(chinese, tiny.make_model(config, seed=1), bpe)
     for file in set(tiny.EnglishTokenizer.files) - set(ChineseTokenizer.files):
         (chinese / file).unlink()
+    tiny_drawing.write_checkpoint(drawing, tiny_drawing.make_model(), bpe)
     exports = {
         name: _write_configuration(english, name, settings)
         for name, settings in configurations(num_entries + tiny.NUM_CODES_AND_BINS - 1000).items()
     }
     zh = {"task": "image-captioning", "language": "zh", "num_return_sequences": 2}
     exports["caption_zh"] = _write_configuration(chinese, "caption_zh", zh)
+    codes = {"max_len_b": tiny_drawing.NUM_CODES, "min_len": tiny_drawing.NUM_CODES}
+    draw = {"task": "text-to-image-synthesis", "beam_search": {"beam_size": 3, **codes}}
+    exports["text_to_image"] = _write_configuration(drawing, "text_to_image", draw)
     return exports
 
 

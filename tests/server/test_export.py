@@ -27,6 +27,16 @@ def test_the_manifest_says_what_was_exported(checkpoint: Path, repository: Path)
     assert manifest["versions"]["torch"].startswith("2.")
 
 
+def test_a_task_can_be_named_and_names_the_models(checkpoint: Path, tmp_path: Path) -> None:
+    command = [OFA, "export", checkpoint, "--repository", tmp_path, "--task", "summarization"]
+    subprocess.run(command, check=True, timeout=180)
+    members = {f"summarization_{member}" for member in ("preprocess", "generator", "postprocess")}
+    assert {folder.name for folder in tmp_path.iterdir()} == {"summarization", *members}
+    manifest = json.loads((tmp_path / "summarization" / "1" / "manifest.json").read_text())
+    assert manifest["task"] == "text-summarization"
+    assert "patch_images" not in manifest["input_shapes"]
+
+
 def failed_export(*arguments: str | Path) -> str:
     completed = subprocess.run(
         [OFA, "export", *arguments], capture_output=True, text=True, timeout=180, check=False

@@ -167,13 +167,15 @@ def test_the_need_for_shared_memory_follows_from_the_largest_requests(
     assert shared_memory.needed_shared_memory(configs, stand_in=True) == 2 * MIB
     with (echo_repository / "echo_member" / "config.pbtxt").open("a") as config:
         config.write(
-            'model_warmup { name: "picture"  batch_size: 1\n'
+            'model_warmup { name: "example"  batch_size: 1\n'
             '  inputs { key: "image"  value { data_type: TYPE_STRING  dims: [ 1 ] } }\n'
+            '  inputs { key: "text"  value { data_type: TYPE_STRING  dims: [ 1 ] } }\n'
             '  inputs { key: "pixels"  value { data_type: TYPE_FP32  dims: [ 3, 512, 512 ] } } }\n'
         )
     configs = read_configs(echo_repository)
-    # Two stubs; a picture of at most 10 MiB and pixels of 3 MiB, once in and once out.
-    expected = 2 * (MIB + 2 * (10 + 3) * MIB)
+    # Two stubs; a picture of at most 10 MiB, a text of at most 64 KiB and pixels of 3 MiB, once in
+    # and once out.
+    expected = 2 * (MIB + 2 * (10 * MIB + MIB // 16 + 3 * MIB))
     assert shared_memory.needed_shared_memory(configs, stand_in=True) == expected
 
 

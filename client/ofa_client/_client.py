@@ -256,7 +256,8 @@ class OFAClient:
     ) -> DrawingResult:
         """Return pictures of what a text says. The model is `text_to_image` by default.
 
-        The same text and `seed` give the same pictures.
+        The same text, `seed` and `num_images` give the same pictures. A picture takes about a
+        thousand steps of the decoder, so a slow server may need a longer `timeout`.
         """
         optional = {"seed": seed, "num_images": num_images}
         return parse_images(self._infer(model, "text_to_image", {"text": text}, optional, timeout))

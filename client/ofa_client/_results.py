@@ -41,6 +41,8 @@ class Answer(Text):
 class Box:
     """A rectangle in a picture, in pixels from its upper left corner, after the EXIF turn.
 
+    It is as the model says it: neither clipped to the picture nor are its edges put in order.
+
     Attributes:
         x0: left edge.
         y0: upper edge.

@@ -71,6 +71,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise EvaluationError(f"{arguments.images} is no folder")
     source = Source(arguments.annotations, arguments.questions, arguments.split)
     benchmark = BENCHMARKS[arguments.task].load(source)
+    if not benchmark.examples:
+        raise EvaluationError(f"{arguments.annotations.name} holds no {benchmark.noun}")
     model = arguments.model or arguments.task
     origin = {
         "task": arguments.task,

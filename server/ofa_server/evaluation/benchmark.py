@@ -85,10 +85,12 @@ def read_lines(path: Path, parse: Callable[[Mapping[str, Any]], T]) -> dict[str,
         EvaluationError: the file cannot be read, or a line lacks something.
     """
     parsed: dict[str, T] = {}
-    for number, line in enumerate(_read(path).splitlines(), start=1):
+    for number, line in enumerate(_read(path).split("\n"), start=1):
+        if not line.strip():
+            continue
         try:
             parsed[str(number)] = parse(json.loads(line))
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise EvaluationError(f"{path.name}, line {number}: {_reason(error)}") from error
     return parsed
 

@@ -74,7 +74,8 @@ def _parse(document: Mapping[str, Any], split: str) -> dict[str, tuple[str, list
     if "annotations" in document:
         captions: dict[int, list[str]] = {image["id"]: [] for image in document["images"]}
         for annotation in document["annotations"]:
-            captions[annotation["image_id"]].append(str(annotation["caption"]))
+            if annotation["image_id"] in captions:  # else the pictures are a part of all
+                captions[annotation["image_id"]].append(str(annotation["caption"]))
         return {
             str(image["id"]): (image["file_name"], _not_empty(captions[image["id"]]))
             for image in document["images"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -31,34 +32,18 @@ class PredictionFile:
         Raises:
             EvaluationError: the file cannot be read or written, or has another origin.
         """
-        self.predictions: dict[str, Prediction] = {}
         try:
-            self._file = path.open("a+", encoding="utf-8", newline="\n")
-            self._file.seek(0)
-            self._read(path, origin)
-        except (OSError, UnicodeDecodeError) as error:
-            raise EvaluationError(f"{path} cannot be read and written: {error}") from error
-
-    def _read(self, path: Path, origin: Mapping[str, str]) -> None:
-        # A run that was killed may have left half a line at the end.
-        lines = self._file.read().splitlines(keepends=True)
-        whole = [line for line in lines if line.endswith("\n")]
-        self._file.truncate(sum(len(line.encode()) for line in whole))
+            whole, _, half = _text(path).rpartition("\n")
+            if half:  # of a line: the last run was killed
+                os.truncate(path, len(whole.encode()) + 1 if whole else 0)
+            self.predictions = _parse(path, whole, origin) if whole else {}
+            self._file = path.open("a", encoding="utf-8", newline="\n")
+        except OSError as error:
+            raise EvaluationError(
+                f"{path} cannot be read and written ({error}); name another file with --predictions"
+            ) from error
         if not whole:
             self._write(origin)
-            return
-        try:
-            first, *entries = [json.loads(line) for line in whole]
-            self.predictions = {entry["key"]: entry["prediction"] for entry in entries}
-        except (ValueError, TypeError, KeyError) as error:
-            raise EvaluationError(f"{path} holds something else than predictions") from error
-        different = [name for name in origin if first.get(name) != origin[name]]
-        if different:
-            name = different[0]
-            raise EvaluationError(
-                f"{path} holds predictions for {name} {first.get(name)}, not {origin[name]}; "
-                "name another file with --predictions"
-            )
 
     def append(self, key: str, prediction: Prediction) -> None:
         """Keeps a prediction."""
@@ -79,3 +64,27 @@ class PredictionFile:
         traceback: TracebackType | None,
     ) -> None:
         self._file.close()
+
+
+def _text(path: Path) -> str:
+    try:
+        # Half a line may end in the middle of a character.
+        return path.read_text("utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _parse(path: Path, text: str, origin: Mapping[str, str]) -> dict[str, Prediction]:
+    try:
+        first, *entries = [json.loads(line) for line in text.split("\n")]
+        predictions = {entry["key"]: entry["prediction"] for entry in entries}
+        different = [name for name in origin if first.get(name) != origin[name]]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise EvaluationError(f"{path} holds something else than predictions") from error
+    if different:
+        name = different[0]
+        raise EvaluationError(
+            f"{path} holds predictions for {name} {first.get(name)}, not {origin[name]}; "
+            "name another file with --predictions"
+        )
+    return predictions

@@ -1,8 +1,7 @@
 """Writes the configurations of a task's four models from the list of its tensors.
 
-They are made to be read, the ensemble's above all, so they are text with comments and not a
-printed protobuf. The files in `model_repository/` are those of captioning; after a change here or
-in its tensors they are rewritten by
+The files in `model_repository/` are those of captioning; after a change here or in its tensors they
+are rewritten by
 
     python -m ofa_server.config_writer checkpoints/ofa-emoji-tiny_en model_repository
 """
@@ -10,7 +9,6 @@ in its tensors they are rewritten by
 from __future__ import annotations
 
 import argparse
-import textwrap
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -18,16 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from ofa.tasks.task import TaskTensors
-from ofa.tensors import Tensors, TensorSpec
-
-_TRITON_TYPES = {
-    np.dtype(np.object_): "TYPE_STRING",
-    np.dtype(np.bool_): "TYPE_BOOL",
-    np.dtype(np.uint8): "TYPE_UINT8",
-    np.dtype(np.int32): "TYPE_INT32",
-    np.dtype(np.int64): "TYPE_INT64",
-    np.dtype(np.float32): "TYPE_FP32",
-}
+from ofa.tensors import TensorSpec
+from ofa_server.config_layout import comment, interface, step
 
 #: Letters for the dimensions of the tensors that stay inside.
 _INNER_SHAPES = {
@@ -138,10 +128,10 @@ instance_group [ { kind: KIND_CPU  count: 1 } ]"""
 
 _QUEUE = "Only the dynamic batcher can bound a queue (nothing is batched at a batch size of 1)."
 _PICTURE_QUEUE = (
-    f"{_QUEUE} A picture waits here encoded, at most 10 MiB each: 64 of them bound the memory, the "
-    "next is UNAVAILABLE."
+    "A picture waits here encoded, at most 10 MiB each: 64 of them bound the memory, the next is "
+    "UNAVAILABLE."
 )
-_TEXT_QUEUE = f"{_QUEUE} Beyond 64 waiting texts the next is UNAVAILABLE."
+_TEXT_QUEUE = "Beyond 64 waiting texts the next is UNAVAILABLE."
 
 
 def write_configs(tensors: TaskTensors, members: Mapping[str, str]) -> dict[str, str]:
@@ -154,73 +144,95 @@ def write_configs(tensors: TaskTensors, members: Mapping[str, str]) -> dict[str,
     Returns:
         The text of config.pbtxt for `ensemble` and each member.
     """
-    row = _row(tensors)
-    found = _unique(tensors.generator_outputs, tensors.kept)
-    has_picture = any(spec.name == "image" for spec in tensors.request)
     return {
-        "ensemble": _ENSEMBLE.format(
-            summary=_summary(tensors),
-            tensors=_interface(
-                tensors.request,
-                tensors.answer,
-                remarks=_ensemble_remarks(tensors),
-                shapes=_answer_shapes(tensors.answer),
-            ),
-            steps=_steps(tensors, members),
-        ),
-        "preprocess": _PREPROCESS.format(
-            tensors=_interface(
-                tensors.request,
-                row,
-                remarks={
-                    "patch_images": "uint8, so that 0.7 MB and not 2.8 MB go from process to "
-                    "process; the generator normalises. The side is the checkpoint's, so it is "
-                    "not written here."
-                },
-            ),
-            instances=_PICTURE_INSTANCES if has_picture else _TEXT_INSTANCES,
-            queue=_comment(_PICTURE_QUEUE if has_picture else _TEXT_QUEUE),
-            queue_policy=_QUEUE_POLICY,
-        ),
-        "generator": _GENERATOR.format(
-            tensors=_interface(
-                tensors.generator_inputs,
-                tensors.generator_outputs,
-                remarks={
-                    "num_hypotheses": "This backend takes no optional inputs: preprocess fills "
-                    "every option in. A row keeps its own.",
-                    **dict.fromkeys(
-                        ("token_ids", "pixels"),
-                        "K is the batch's largest num_hypotheses; postprocess takes the first ones "
-                        "that a row asked for.",
-                    ),
-                },
-            ),
-            queue_policy=_QUEUE_POLICY,
-        ),
-        "postprocess": _POSTPROCESS.format(
-            tensors=_interface(
-                found,
-                tensors.answer,
-                remarks={
-                    "num_hypotheses": "As many results as the row asked for; the generator can "
-                    "have found more, for the sake of a neighbour in its batch."
-                },
-                shapes=_answer_shapes(tensors.answer),
-            )
-        ),
+        "ensemble": _ensemble(tensors, members),
+        "preprocess": _preprocess(tensors),
+        "generator": _generator(tensors),
+        "postprocess": _postprocess(tensors),
     }
 
 
-def warmup_block(tensors: Tensors) -> str:
-    """The `model_warmup` of a member for the files that `ofa_server.warmup` writes."""
-    inputs = "".join(
-        f'  inputs {{ key: "{name}" value {{ data_type: {_TRITON_TYPES[tensor.dtype]}'
-        f'  dims: {list(tensor.shape)}  input_data_file: "{name}" }} }}\n'
-        for name, tensor in tensors.items()
+def _ensemble(tensors: TaskTensors, members: Mapping[str, str]) -> str:
+    shapes = _answer_shapes(tensors)
+    results, *_ = answer = [spec.name for spec in tensors.answer]
+    longest = "; T is the longest of them in tokens, EOS included" * ("[n, T]" in shapes.values())
+    options = [spec.name for spec in tensors.request if _is_option(spec)]
+    content = [
+        f"[{spec.name}]" if spec.optional else spec.name
+        for spec in tensors.request
+        if not _is_option(spec)
+    ]
+    return _ENSEMBLE.format(
+        summary=comment(
+            f"The public model: {', '.join(content)} -> {', '.join(answer)}. This file is the map "
+            "of the server; its tensor names are the words used everywhere else. docs/protocol.md "
+            "describes the inputs and outputs."
+        ),
+        tensors=interface(
+            tensors.request,
+            tensors.answer,
+            remarks={
+                options[0]: "Options are tensors, not request parameters: only tensors are batched "
+                "and hashed for caching. One that is left out takes its default, mostly the "
+                "checkpoint's own.",
+                results: f"n {results}, best first{longest}.",
+            },
+            shapes=shapes,
+        ),
+        steps=_steps(tensors, members),
     )
-    # TorchScript optimises in its first two runs.
-    return f'\nmodel_warmup {{\n  name: "example"\n  batch_size: 1\n  count: 2\n{inputs}}}\n'
+
+
+def _preprocess(tensors: TaskTensors) -> str:
+    has_picture = any(spec.name == "image" for spec in tensors.request)
+    remark = (
+        "uint8, so that 0.7 MB and not 2.8 MB go from process to process; the generator "
+        "normalises. The side is the checkpoint's, so it is not written here."
+    )
+    return _PREPROCESS.format(
+        tensors=interface(
+            tensors.request, _row(tensors), {"patch_images": remark}, shapes=_INNER_SHAPES
+        ),
+        instances=_PICTURE_INSTANCES if has_picture else _TEXT_INSTANCES,
+        queue=comment(f"{_QUEUE} {_PICTURE_QUEUE if has_picture else _TEXT_QUEUE}"),
+        queue_policy=_QUEUE_POLICY,
+    )
+
+
+def _generator(tensors: TaskTensors) -> str:
+    several = (
+        "K is the batch's largest num_hypotheses; postprocess takes the first ones that a row "
+        "asked for."
+    )
+    return _GENERATOR.format(
+        tensors=interface(
+            tensors.generator_inputs,
+            tensors.generator_outputs,
+            remarks={
+                "num_hypotheses": "This backend takes no optional inputs: preprocess fills every "
+                "option in. A row keeps its own.",
+                "token_ids": several,
+                "pixels": several,
+            },
+            shapes=_INNER_SHAPES,
+        ),
+        queue_policy=_QUEUE_POLICY,
+    )
+
+
+def _postprocess(tensors: TaskTensors) -> str:
+    remark = (
+        "As many results as the row asked for; the generator can have found more, for the sake of "
+        "a neighbour in its batch."
+    )
+    return _POSTPROCESS.format(
+        tensors=interface(
+            _unique(tensors.generator_outputs, tensors.kept),
+            tensors.answer,
+            {"num_hypotheses": remark},
+            shapes={**_INNER_SHAPES, **_answer_shapes(tensors)},
+        )
+    )
 
 
 def _row(tensors: TaskTensors) -> tuple[TensorSpec, ...]:
@@ -232,79 +244,17 @@ def _unique(*groups: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
     return tuple({spec.name: spec for group in groups for spec in group}.values())
 
 
-def _summary(tensors: TaskTensors) -> str:
-    content = [
-        f"[{spec.name}]" if spec.optional else spec.name
-        for spec in tensors.request
-        if not _is_option(spec)
-    ]
-    answer = [spec.name for spec in tensors.answer]
-    return _comment(
-        f"The public model: {', '.join(content)} -> {', '.join(answer)}. This file is the map of "
-        "the server; its tensor names are the words used everywhere else. docs/protocol.md "
-        "describes the inputs and outputs."
-    )
-
-
 def _is_option(spec: TensorSpec) -> bool:
     """Pictures and texts are bytes; numbers and switches say what to do with them."""
     return spec.dtype is not np.object_
 
 
-def _ensemble_remarks(tensors: TaskTensors) -> dict[str, str]:
-    remarks = {
-        next(spec.name for spec in tensors.request if _is_option(spec)): (
-            "Options are tensors, not request parameters: only tensors are batched and hashed for "
-            "caching. One that is left out takes its default, mostly the checkpoint's own."
-        )
-    }
-    results = tensors.answer[0].name
-    remarks[results] = f"n {results}, best first"
-    if "[n, T]" in _answer_shapes(tensors.answer).values():
-        remarks[results] += "; T is the longest of them in tokens, EOS included"
-    remarks[results] += "."
-    return remarks
-
-
-def _answer_shapes(answer: Sequence[TensorSpec]) -> dict[str, str]:
+def _answer_shapes(tensors: TaskTensors) -> dict[str, str]:
     """`[n]`, `[n, T]`, or `[n, 4]`: one row a result."""
     return {
         spec.name: f"[{', '.join(['n', *('T' if d < 0 else str(d) for d in spec.dims[1:])])}]"
-        for spec in answer
+        for spec in tensors.answer
     }
-
-
-def _interface(
-    inputs: Sequence[TensorSpec],
-    outputs: Sequence[TensorSpec],
-    remarks: Mapping[str, str],
-    shapes: Mapping[str, str] = _INNER_SHAPES,
-) -> str:
-    """The sections `input` and `output`, with remarks in front of the tensors they are about."""
-    width = max(len(spec.name) for spec in (*inputs, *outputs))
-    sections = []
-    for section, specs in (("input", inputs), ("output", outputs)):
-        declared = [_declaration(spec, width) for spec in specs]
-        declared[:-1] = [f"{declaration}," for declaration in declared[:-1]]
-        column = max(len(declaration) for declaration in declared)
-        lines = []
-        for spec, declaration in zip(specs, declared, strict=True):
-            if spec.name in remarks:
-                lines.append(_comment(remarks[spec.name], indent="  "))
-            shape = {**_INNER_SHAPES, **shapes}.get(spec.name)
-            varies = -1 in spec.dims and shape is not None
-            lines.append(f"{declaration:<{column}}  # {shape}" if varies else declaration)
-        sections.append("\n".join([f"{section} [", *lines, "]"]))
-    return "\n".join(sections)
-
-
-def _declaration(spec: TensorSpec, width: int) -> str:
-    name = f'"{spec.name}"'
-    optional = "  optional: true" if spec.optional else ""
-    return (
-        f"  {{ name: {name:<{width + 2}} data_type: {_TRITON_TYPES[np.dtype(spec.dtype)]:<11}"
-        f"  dims: [ {', '.join(map(str, spec.dims))} ]{optional} }}"
-    )
 
 
 def _steps(tensors: TaskTensors, members: Mapping[str, str]) -> str:
@@ -325,35 +275,13 @@ def _steps(tensors: TaskTensors, members: Mapping[str, str]) -> str:
         ),
     )
     width = max(len(name) for _, inputs, outputs in steps for name in (*inputs, *outputs))
-    return ",\n".join(
-        "\n".join(
-            [
-                "    {",
-                f'      model_name: "{members[member]}"',
-                "      model_version: -1",
-                *_map_lines("input_map", inputs, width),
-                *_map_lines("output_map", outputs, width),
-                "    }",
-            ]
-        )
-        for member, inputs, outputs in steps
+    remark = (
+        "All tensor names of an ensemble share one scope, so what a member makes of an option or "
+        "an answer cannot have the name that the client knows."
     )
-
-
-def _map_lines(field: str, names: Mapping[str, str], width: int) -> list[str]:
-    """A line for each tensor of a step: its name in the member, then its name in the ensemble."""
-    lines = [
-        f'      {field} {{ key: {_quote(key):<{width + 2}} value: "{value}" }}'
-        for key, value in names.items()
-    ]
-    renamed = [index for index, (key, value) in enumerate(names.items()) if key != value]
-    if field == "output_map" and renamed:
-        remark = (
-            "All tensor names of an ensemble share one scope, so what a member makes of an option "
-            "or an answer cannot have the name that the client knows."
-        )
-        lines.insert(renamed[0], _comment(remark, indent="      "))
-    return lines
+    return ",\n".join(
+        step(members[member], inputs, outputs, width, remark) for member, inputs, outputs in steps
+    )
 
 
 def _inner_names(
@@ -367,15 +295,6 @@ def _inner_names(
 
 def _identity(specs: Sequence[TensorSpec]) -> dict[str, str]:
     return {spec.name: spec.name for spec in specs}
-
-
-def _quote(name: str) -> str:
-    return f'"{name}"'
-
-
-def _comment(text: str, indent: str = "") -> str:
-    lead = f"{indent}# "
-    return textwrap.fill(text, 100, initial_indent=lead, subsequent_indent=lead)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from ofa.tasks.task import TaskTensors
 from ofa.tensors import Tensors
-from ofa_server.config_writer import warmup_block, write_configs
+from ofa_server.config_layout import warmup_block
+from ofa_server.config_writer import write_configs
 from ofa_server.errors import ServerError
 from ofa_server.warmup import write_warmup_files
 

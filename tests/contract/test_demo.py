@@ -12,6 +12,7 @@ from PIL import Image
 
 from ofa.tasks import TASKS
 from ofa_client import Box, OFAClient
+from training.vocabulary import chinese_tokenizer
 
 ROOT = Path(__file__).parents[2]
 REQUESTS = ROOT / "examples" / "requests.json"
@@ -68,6 +69,15 @@ def test_the_sheet_has_a_picture_once_with_its_boxes_and_all_notes(
         assert (notes < 100).all(axis=-1).any(), "no text"
     assert (sheet[[0, -1]] == 255).all()
     assert (sheet[:, [0, -1]] == 255).all()
+
+
+def test_the_sheet_can_show_all_that_the_chinese_checkpoint_can_write(demo: ModuleType) -> None:
+    font = importlib.import_module("contact_sheet").CHINESE_FONT
+    unknown = bytes(font.getmask("\uffff"))
+    vocabulary = chinese_tokenizer().get_vocab()
+    characters = [token for token in vocabulary if len(token) == 1]
+    assert len(characters) > 400
+    assert [each for each in characters if bytes(font.getmask(each)) == unknown] == []
 
 
 def test_a_row_is_as_high_as_its_highest_tile(demo: ModuleType) -> None:

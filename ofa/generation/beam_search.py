@@ -75,7 +75,8 @@ class BeamState(NamedTuple):
 
     Attributes:
         tokens: int64 [B, K, T + 1], BOS, the tokens so far, padding.
-        totals: float32 [B, K, T], summed log-probability after every token so far.
+        log_probs: float32 [B, K, T], log-probability of every token so far.
+        totals: float32 [B, K], their sums.
         finished_tokens: int64 [B, K + 1, T], ended hypotheses with EOS, padded; slot K is waste.
         finished_log_probs: float32 [B, K + 1, T], log-probability of every token.
         finished_scores: float32 [B, K + 1], -inf in an empty slot.
@@ -84,6 +85,7 @@ class BeamState(NamedTuple):
     """
 
     tokens: Tensor
+    log_probs: Tensor
     totals: Tensor
     finished_tokens: Tensor
     finished_log_probs: Tensor
@@ -103,7 +105,8 @@ def make_state(options: SearchOptions, rules: SearchRules, num_beams: int) -> Be
     tokens[:, :, 0] = rules.bos_id
     return BeamState(
         tokens=tokens,
-        totals=torch.zeros(shape, device=device),
+        log_probs=torch.zeros(shape, device=device),
+        totals=torch.zeros(shape[:2], device=device),
         finished_tokens=torch.full(waste, rules.pad_id, device=device),
         finished_log_probs=torch.zeros(waste, device=device),
         finished_scores=torch.full(waste[:2], float("-inf"), device=device),
@@ -231,12 +234,13 @@ def advance(
         # All beams are equal before the first token: one of them stands for all.
         candidate_totals = log_probs[:, 0]
     else:
-        totals = log_probs + state.totals[:, :, step - 1, None]
+        totals = log_probs + state.totals[:, :, None]
         candidate_totals = totals.view(batch_size, num_beams * vocab_size)
     if options.longest_prefix > 0 and not rules.is_prefix_hard:
         candidate_scores, flat = _best_by_row(candidate_totals, options, num_beams, vocab_size)
     else:
         candidate_scores, flat = candidate_totals.topk(2 * num_beams, dim=1)  # [B, 2K], best first
+    candidate_log_probs = log_probs.view(batch_size, num_beams * vocab_size).gather(1, flat)
     candidate_beams = flat.div(vocab_size, rounding_mode="floor")
     candidate_tokens = flat.remainder(vocab_size)
 
@@ -248,6 +252,7 @@ def advance(
         state,
         ends[:, :num_beams],
         candidate_beams[:, :num_beams],
+        candidate_log_probs[:, :num_beams],
         candidate_scores[:, :num_beams],
         step,
         options,
@@ -263,12 +268,13 @@ def advance(
     next_tokens = candidate_tokens.gather(1, chosen).masked_fill(~is_live, rules.pad_id)
     next_totals = candidate_scores.gather(1, chosen).masked_fill(~is_live, float("-inf"))
 
-    if step + 1 < state.totals.size(2):
+    state.totals.copy_(next_totals)
+    if step + 1 < state.log_probs.size(2):
         past = beams[:, :, None].expand(batch_size, num_beams, step + 1)
         state.tokens[:, :, : step + 1] = state.tokens[:, :, : step + 1].gather(1, past)
-        state.totals[:, :, : step + 1] = state.totals[:, :, : step + 1].gather(1, past)
+        state.log_probs[:, :, : step + 1] = state.log_probs[:, :, : step + 1].gather(1, past)
         state.tokens[:, :, step + 1] = next_tokens
-        state.totals[:, :, step] = next_totals
+        state.log_probs[:, :, step] = candidate_log_probs.gather(1, chosen)
     # Constraints may leave no beam alive; nothing ends any more then.
     state.is_done.logical_or_((next_totals == float("-inf")).all(1))
     return beams
@@ -300,6 +306,7 @@ def _set_aside(
     state: BeamState,
     ends: Tensor,
     beams: Tensor,
+    log_probs: Tensor,
     totals: Tensor,
     step: int,
     options: SearchOptions,
@@ -311,21 +318,19 @@ def _set_aside(
         state: changed in place.
         ends: bool [B, K], candidates by rank, True where EOS ends a hypothesis.
         beams: int64 [B, K], the beam that each candidate continues.
+        log_probs: float32 [B, K], of each candidate's last token.
         totals: float32 [B, K], each candidate's summed log-probability.
         step: tokens before the EOS.
         options: by row.
         rules: of the checkpoint.
     """
     num_beams = ends.size(1)
-    longest = state.totals.size(2)
+    longest = state.log_probs.size(2)
     history = beams[:, :, None].expand(-1, -1, longest)
     tokens = state.tokens[:, :, 1:].gather(1, history)
     tokens[:, :, step] = rules.eos_id
-    sums = state.totals.gather(1, history)
-    sums[:, :, step] = totals
-    log_probs = torch.zeros_like(sums)
-    log_probs[:, :, 0] = sums[:, :, 0]
-    log_probs[:, :, 1 : step + 1] = sums[:, :, 1 : step + 1] - sums[:, :, :step]
+    token_log_probs = state.log_probs.gather(1, history)
+    token_log_probs[:, :, step] = log_probs
     scores = totals
     if rules.normalize_scores:
         length = torch.full([1], step + 1.0, dtype=torch.float64, device=totals.device)
@@ -335,7 +340,7 @@ def _set_aside(
     slot = state.num_finished[:, None] + ends.long().cumsum(1) - 1
     slot = slot.masked_fill(~ends | (slot >= options.beam_size[:, None]), num_beams)
     state.finished_tokens.scatter_(1, slot[:, :, None].expand(-1, -1, longest), tokens)
-    state.finished_log_probs.scatter_(1, slot[:, :, None].expand(-1, -1, longest), log_probs)
+    state.finished_log_probs.scatter_(1, slot[:, :, None].expand(-1, -1, longest), token_log_probs)
     state.finished_scores.scatter_(1, slot, scores)
     state.num_finished.add_(ends.long().sum(1)).clamp_(max=options.beam_size)
     state.is_done.logical_or_(state.num_finished >= options.beam_size)
@@ -362,7 +367,7 @@ def best_hypotheses(
     scores, order = state.finished_scores[:, :num_beams].sort(dim=1, descending=True, stable=True)
     scores, order = scores[:, :most], order[:, :most]
     unwanted = torch.arange(most, device=scores.device) >= num_hypotheses[:, None]
-    history = order[:, :, None].expand(-1, -1, state.totals.size(2))
+    history = order[:, :, None].expand(-1, -1, state.log_probs.size(2))
     token_ids = state.finished_tokens.gather(1, history).masked_fill(unwanted[:, :, None], pad_id)
     log_probs = state.finished_log_probs.gather(1, history).masked_fill(unwanted[:, :, None], 0.0)
     # A server may have no use for an empty tensor, so there is a column even if nothing was found.

@@ -21,7 +21,7 @@ from statistics import median
 from benchmarks.exported import OUTPUT, ROOT, SAMPLES, export, list_pictures, load_exported_task
 from benchmarks.machine import Machine, describe_machine, measure_gemm_rate
 from benchmarks.work import count_work
-from benchmarks.worker import Captioned, Worker
+from benchmarks.worker import Answered, Worker
 from ofa.model import ModelConfig
 from tests.reference.checkpoints import RECIPES, Calibration, write_checkpoint
 
@@ -36,8 +36,8 @@ class Turn:
     """One picture, captioned by both sides one after the other."""
 
     picture: str
-    ours: Captioned
-    reference: Captioned
+    ours: Answered
+    reference: Answered
 
 
 @dataclass(frozen=True)
@@ -165,12 +165,12 @@ def measure(checkpoint: Path, pictures: list[Path], num_threads: int) -> Measure
     ):
         progress("warming up the reference (building its pipeline takes half a minute), then ours")
         for _ in range(REFERENCE_WARMUPS):
-            reference.caption(pictures[0])
+            reference.answer(pictures[0])
         for _ in range(OUR_WARMUPS):
-            ours.caption(pictures[0])
+            ours.answer(pictures[0])
         starting = [side.take_peak_memory() for side in (ours, reference)]
         for number, picture in enumerate(pictures, 1):
-            turn = Turn(picture.name, ours.caption(picture), reference.caption(picture))
+            turn = Turn(picture.name, ours.answer(picture), reference.answer(picture))
             turns.append(turn)
             gemm_rates.append(measure_gemm_rate(num_threads))
             progress(
@@ -232,7 +232,7 @@ def format_report(measurement: Measurement) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     share = work["whole"] / 1e9 / reference["whole"] / measurement.gemm_rate
     ratios = [turn.reference.seconds["whole"] / turn.ours.seconds["whole"] for turn in turns]
-    other = [turn for turn in turns if turn.ours.captions != turn.reference.captions]
+    other = [turn for turn in turns if turn.ours.answers != turn.reference.answers]
     return "\n".join(
         (
             *lines,
@@ -244,14 +244,14 @@ def format_report(measurement: Measurement) -> str:
             f"- The reference's: {format_memory(measurement.reference_memory)}.",
             f"- Same captions in {len(turns) - len(other)} of {len(turns)} turns.",
             *(
-                f"- {turn.picture}: {turn.ours.captions}, the reference {turn.reference.captions}"
+                f"- {turn.picture}: {turn.ours.answers}, the reference {turn.reference.answers}"
                 for turn in other
             ),
         )
     )
 
 
-def medians(results: list[Captioned]) -> dict[str, float]:
+def medians(results: list[Answered]) -> dict[str, float]:
     """Median seconds by stage."""
     return {
         stage: median(result.seconds[stage] for result in results) for stage in results[0].seconds

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.exported import load_exported_generator, load_exported_task
-from benchmarks.worker import Captioned, caption_pictures
+from benchmarks.worker import Answered, answer_pictures
 from ofa.export import stack_rows
 
 
@@ -31,7 +31,7 @@ class OurSide:
         self.generator = load_exported_generator(repository, name)
 
     @torch.inference_mode()
-    def caption(self, picture: Path) -> Captioned:
+    def caption(self, picture: Path) -> Answered:
         """Caption a picture file."""
         start = time.perf_counter()
         row = self.task.preprocess({"image": np.array([picture.read_bytes()], np.object_)})
@@ -45,7 +45,7 @@ class OurSide:
         answer = self.task.postprocess(tensors)
         end = time.perf_counter()
         stages = self._time_stages(arguments[0], arguments[1])
-        return Captioned(
+        return Answered(
             [caption.decode() for caption in answer["captions"]],
             {
                 "decode, resize": prepared - start,
@@ -77,4 +77,4 @@ class OurSide:
 
 if __name__ == "__main__":
     repository, name = sys.argv[3:]
-    caption_pictures(OurSide(Path(repository), name).caption)
+    answer_pictures(OurSide(Path(repository), name).caption)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.worker import Captioned, caption_pictures
+from benchmarks.worker import Answered, answer_pictures
 from tests.reference.oracle.pipeline import build_pipeline
 
 
@@ -42,14 +42,14 @@ class ReferenceSide:
 
         return timed_call
 
-    def caption(self, picture: Path) -> Captioned:
+    def caption(self, picture: Path) -> Answered:
         """Caption a picture file."""
         self.seconds.clear()
         start = time.perf_counter()
         captions = self.pipeline(str(picture))["caption"]
         whole = time.perf_counter() - start
         parts = self.seconds
-        return Captioned(
+        return Answered(
             captions,
             {
                 "decode, resize": parts["decode, resize"],
@@ -64,4 +64,4 @@ class ReferenceSide:
 
 
 if __name__ == "__main__":
-    caption_pictures(ReferenceSide(Path(sys.argv[3])).caption)
+    answer_pictures(ReferenceSide(Path(sys.argv[3])).caption)

@@ -17,15 +17,15 @@ from typing import Self
 
 
 @dataclass(frozen=True)
-class Captioned:
+class Answered:
     """What a side did with one picture.
 
     Attributes:
-        captions: best first.
+        answers: captions or labels, best first.
         seconds: by stage, and for the "whole".
     """
 
-    captions: list[str]
+    answers: list[str]
     seconds: dict[str, float]
 
 
@@ -43,7 +43,7 @@ class Worker:
 
         Args:
             python: interpreter of the environment.
-            module: calls `caption_pictures`.
+            module: calls `answer_pictures`.
             arguments: behind the two descriptors.
             num_threads: of every library that counts its own.
             log: file for everything that the process prints.
@@ -77,21 +77,21 @@ class Worker:
         self._process.terminate()
         self._process.wait()
 
-    def caption(self, picture: Path) -> Captioned:
-        """Have a picture captioned.
+    def answer(self, picture: Path) -> Answered:
+        """Have a picture answered.
 
         Raises:
             WorkerError: the process has ended; the end of its log is in the message.
         """
         answer = self._ask(picture)
-        assert isinstance(answer, Captioned)
+        assert isinstance(answer, Answered)
         return answer
 
     def take_peak_memory(self) -> int:
         """The most bytes that the process has held at once since it was last asked.
 
         Raises:
-            WorkerError: as `caption`.
+            WorkerError: as `answer`.
         """
         answer = self._ask(None)
         assert isinstance(answer, int)
@@ -108,8 +108,8 @@ class Worker:
             ) from error
 
 
-def caption_pictures(caption: Callable[[Path], Captioned]) -> None:
-    """The child's end: caption what comes until the parent goes."""
+def answer_pictures(answer: Callable[[Path], Answered]) -> None:
+    """The child's end: answer what comes until the parent goes."""
     pictures = Connection(int(sys.argv[1]), writable=False)
     answers = Connection(int(sys.argv[2]), readable=False)
     while True:
@@ -117,7 +117,7 @@ def caption_pictures(caption: Callable[[Path], Captioned]) -> None:
             picture: Path | None = pictures.recv()
         except EOFError:
             return
-        answers.send(_take_peak_memory() if picture is None else caption(picture))
+        answers.send(_take_peak_memory() if picture is None else answer(picture))
 
 
 def _take_peak_memory() -> int:

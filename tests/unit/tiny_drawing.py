@@ -71,7 +71,9 @@ def make_clip(seed: int = 0) -> CLIP:
 
 def make_model(seed: int = 0) -> OFAModel:
     """An OFA that writes 4 x 4 codes, not one and the same for ever."""
-    model = tiny.make_model(tiny.make_config(code_image_size=PICTURE_SIZE), seed)
+    model = tiny.make_model(
+        tiny.make_config(code_image_size=PICTURE_SIZE, max_position_embeddings=128), seed
+    )
     with torch.no_grad():
         model.decoder.code_layernorm_embedding.weight.mul_(0.1)
         model.decoder.embed_tokens.weight[-tiny.NUM_CODES_AND_BINS :] *= 6
@@ -108,6 +110,7 @@ def write_checkpoint(folder: Path, model: OFAModel, tokenizer_folder: Path) -> N
         "model": {
             "type": "ofa",
             "patch_image_size": 64,
+            "max_src_length": 64,
             "beam_search": {"beam_size": 3, "max_len_b": NUM_CODES, "min_len": NUM_CODES},
         },
     }

@@ -11,8 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ofa.clip_tokenizer import CONTEXT_LENGTH, CLIPTokenizer
-from ofa.errors import InvalidOptionError
-from ofa.options import COUNT_OPTION, check_range
+from ofa.options import COUNT_OPTION, check_known, check_range
 from ofa.tasks.settings import TaskSettings
 from ofa.tasks.task import TEXT, Task, TaskTensors, read_text
 from ofa.tensors import Tensors, TensorSpec
@@ -88,13 +87,9 @@ class TextToImageTask(Task):
     def resolve(self, request: Tensors) -> dict[str, npt.NDArray[Any]]:
         """The seed, 0 unless the request names one, and the number of pictures."""
         given = {name: tensor.item() for name, tensor in request.items() if name != TEXT.name}
-        seed = given.pop(_SEED.name, 0)
-        count = given.pop(self.count_option(), self.settings.defaults.num_hypotheses)
-        if given:
-            raise InvalidOptionError(
-                f"unknown option {', '.join(sorted(given))}; "
-                f"known are {_SEED.name}, {self.count_option()}"
-            )
+        check_known(given, (_SEED.name, self.count_option()))
+        seed = given.get(_SEED.name, 0)
+        count = given.get(self.count_option(), self.settings.defaults.num_hypotheses)
         check_range(self.count_option(), count, 1, self.settings.limits.max_beam_size)
         return {
             _SEED.name: np.array([seed], np.int64),

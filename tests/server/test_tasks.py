@@ -13,9 +13,10 @@ import tritonclient.grpc as grpcclient
 from PIL import Image
 
 from ofa.options import OPTION_DTYPES
+from ofa_client import OFAClient
 from tests.server.library import answer_of_library
 from tests.server.processes import ServeProcess
-from tests.server.requests import ask, encoded, picture, refusal, request_inputs
+from tests.server.requests import TIMEOUT_S, ask, encoded, picture, refusal, request_inputs
 from tests.server.task_repository import LABELS, Export
 
 Values = dict[str, bytes | float]
@@ -208,6 +209,36 @@ def test_a_picture_is_drawn_by_its_seed_and_not_by_its_neighbours(
         np.abs(pixels(all_three["images"]) - pixels(p)).max((1, 2, 3)) for p in (one, other)
     ]
     assert distances[0].min() <= 1 < distances[1].min()
+
+
+def test_the_client_has_a_verb_for_every_task(
+    task_server: ServeProcess, task_client: grpcclient.InferenceServerClient
+) -> None:
+    """The same figures as from plain tritonclient, for the first request to each model."""
+    text, long_text = TEXT.decode(), LONG_TEXT.decode()
+    with OFAClient(task_server.grpc_address, timeout=TIMEOUT_S) as client:
+        asked = "is it red?"
+        figures = {
+            "caption_zh": [c.score for c in client.caption(IMAGE, model="caption_zh").captions],
+            "vqa": [a.score for a in client.answer(IMAGE, "what is it").answers],
+            "vqa_traverse": [
+                a.score for a in client.answer(IMAGE, asked, model="vqa_traverse").answers
+            ],
+            "grounding": [b.score for b in client.ground(WIDE, "the red apple", num_boxes=3).boxes],
+            "entailment": [found.probability for found in client.entail(IMAGE, text).labels],
+            "classification": [found.probability for found in client.classify(IMAGE).labels],
+            "ocr": [t.score for t in client.read_text(WIDE).texts],
+            "summarization": [t.score for t in client.summarize(long_text).texts],
+            "text_classification": [
+                found.probability for found in client.classify_text(text, long_text).labels
+            ],
+            "generate": [t.score for t in client.generate(text).texts],
+            "text_to_image": [drawn.score for drawn in client.draw("a red dog").images],
+        }
+    for name, found in figures.items():
+        answer = ask(task_client, name, **REQUESTS[name][0])
+        expected = answer["probabilities" if "probabilities" in answer else "scores"]
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4, err_msg=name)
 
 
 def test_the_manifest_says_what_a_checkpoint_does(task_server: ServeProcess) -> None:

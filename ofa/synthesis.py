@@ -62,6 +62,8 @@ def build_image_generator(
 
 def _check_search(config: TaskConfig, model: ModelConfig, code_ids: range) -> None:
     """Refuse a `beam_search` block under which the reference draws other pictures than we do."""
+    if model.use_ofasys:
+        raise CheckpointError("config.json: use_ofasys has no codes; text to image needs them")
     num_codes = model.code_grid_size**2
     for name, value, required in (
         ("max_len_b", config.defaults.max_length, num_codes),
@@ -80,8 +82,6 @@ def _check_search(config: TaskConfig, model: ModelConfig, code_ids: range) -> No
                 f"configuration.json: beam_search.{name} is {value}; with these codes and a "
                 f"code_image_size of {model.code_image_size} it must be {required}"
             )
-    if model.use_ofasys:
-        raise CheckpointError("config.json: use_ofasys has no codes; text to image needs them")
     if model.code_grid_size > model.image_bucket_size:
         raise CheckpointError(
             f"config.json: code_image_size is {model.code_image_size}; the position table allows "

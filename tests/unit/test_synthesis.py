@@ -7,6 +7,7 @@ import pickle
 import shutil
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from ofa.checkpoint import load_checkpoint
 from ofa.errors import CheckpointError
 from ofa.export import export_generator
 from ofa.generation.image_generator import ImageGenerator
+from ofa.model import OFAModel
 from ofa.synthesis import load_clip, load_vqgan
 from ofa.torchscript_archive import read_tensors
-from tests.unit import tiny_drawing
+from tests.unit import tiny, tiny_drawing
 from tests.unit.rows import make_request
 
 
@@ -161,6 +163,22 @@ def test_a_search_that_is_not_ours_is_refused(
     change_json(folder / "configuration.json", **change)
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(folder).build_generator()
+
+
+def test_codes_must_stand_within_the_position_table(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "code_image_size": 64}))
+    change_json(folder / "configuration.json", max_len_b=64, min_len=64)
+    with pytest.raises(CheckpointError, match="code_image_size is 64; the position table allows"):
+        load_checkpoint(folder).build_generator()
+
+
+def test_the_ofasys_layout_has_no_codes(folder: Path) -> None:
+    checkpoint = load_checkpoint(folder)
+    with torch.device("meta"):
+        model = OFAModel(tiny.make_config(use_ofasys=True))
+    with pytest.raises(CheckpointError, match="use_ofasys has no codes"):
+        replace(checkpoint, model=model).build_generator()
 
 
 def test_the_reference_way_to_say_the_same_is_accepted(folder: Path) -> None:

@@ -4,18 +4,24 @@ import dataclasses
 import inspect
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch.nn.functional as F
 from PIL import Image, ImageOps
+from torch import nn
 
 import ofa.generation.beam_decoder
 import ofa.generation.beam_search
+import ofa.model.vit
 import ofa.tasks.task
 import ofa.tasks.text_task
 import ofa.tasks.visual_grounding
 import ofa.tasks.visual_question_answering
+from ofa.model.positions import UnappliedLayerNorm
+from ofa.model.vit import QuickGELU, VisionTransformer
 from ofa.tokenizer import EnglishTokenizer, Tokenizer
 from tests.reference.cases import CASES, Case
 from tests.reference.checkpoints import write_configuration
@@ -90,6 +96,15 @@ def _encode_label_bare(tokenizer: Tokenizer, label: str) -> list[int]:
     return tokenizer.encode(label, 256)[1:-1]
 
 
+def _with_decoder_positions(*, added: bool) -> Break:
+    """Add positions to the decoder's inputs or do not, whatever the checkpoint says."""
+
+    def apply(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+        subject.checkpoint.model.decoder.adds_positions = added
+
+    return apply
+
+
 _NO_EXIF_TURN = _replace(ImageOps, "exif_transpose", lambda image: image)
 
 # What is broken, and the case whose recording must notice.
@@ -130,6 +145,27 @@ BREAKS: dict[str, tuple[str, Break]] = {
     "spaces between Chinese characters": (
         "captioning-meme",
         _replace(ofa.tasks.text_task, "join_chinese", lambda text: text),
+    ),
+    "another GELU in the ViT": ("ofasys", _replace(QuickGELU, "forward", lambda _, x: F.gelu(x))),
+    "the class token's position in the ViT": (
+        "ofasys",
+        _replace(VisionTransformer, "positions", lambda vit, *_: vit.positional_embedding[:-1]),
+    ),
+    "stretched positions of the ViT aligned by their corners": (
+        "ofasys-shared-bias",
+        _replace(ofa.model.vit.F, "interpolate", partial(F.interpolate, align_corners=True)),
+    ),
+    "normalised positions of the picture": (
+        "ofasys",
+        _replace(UnappliedLayerNorm, "forward", nn.LayerNorm.forward),
+    ),
+    "entangled decoder without positions": (
+        "ofasys-entangled",
+        _with_decoder_positions(added=False),
+    ),
+    "disentangled decoder with positions": (
+        "ofasys-entangled-encoder",
+        _with_decoder_positions(added=True),
     ),
 }
 

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ofa.errors import CheckpointError
 from ofa.generation import Generator, LabelScorer, TextGenerator, TextLabelScorer
 from ofa.model import ModelConfig, OFAModel
-from ofa.model.positions import MAX_TEXT_LENGTH, image_buckets, token_buckets
+from ofa.model.positions import MAX_TEXT_LENGTH, code_buckets, token_buckets
 from ofa.options import OptionLimits
 from ofa.synthesis import build_image_generator
 from ofa.task_config import TaskConfig
@@ -341,15 +340,12 @@ def _take_buffers(config: ModelConfig, tensors: dict[str, Tensor]) -> None:
     """Remove what can be computed, after a look whether it says the same."""
     size = config.image_bucket_size
     token_pairs = token_buckets(config.token_bucket_size, MAX_TEXT_LENGTH)
-    # Row and column 0 of the reference's buffer are a special slot that text decoding never reads.
-    patch_pairs = F.pad(image_buckets(size, size, size), [1, 0, 1, 0])
+    cell_pairs = code_buckets(size, size, size)
     for side in ("encoder", "decoder"):
         stored = tensors.pop(f"{side}.token_rp_bucket", token_pairs)
         if not torch.equal(stored, token_pairs):
             raise CheckpointError(f"{side}.token_rp_bucket is not OFA's bucket function")
-        stored = tensors.pop(f"{side}.image_rp_bucket", patch_pairs)
-        if stored.shape != patch_pairs.shape or not torch.equal(
-            stored[1:, 1:], patch_pairs[1:, 1:]
-        ):
+        stored = tensors.pop(f"{side}.image_rp_bucket", cell_pairs)
+        if not torch.equal(stored, cell_pairs):
             raise CheckpointError(f"{side}.image_rp_bucket is not OFA's bucket function")
     tensors.pop("decoder.image_position_idx", None)

@@ -16,7 +16,7 @@ from torch import Tensor
 from ofa.checkpoint import load_checkpoint
 from ofa.errors import CheckpointError
 from ofa.model import OFAModel
-from ofa.model.positions import image_buckets, token_buckets
+from ofa.model.positions import code_buckets, token_buckets
 from ofa.options import OptionLimits
 from ofa.tasks import TASKS
 from tests.unit import tiny
@@ -109,8 +109,7 @@ def test_half_precision_weights_become_float32(
 
 BUCKETS = {
     "token_rp_bucket": token_buckets(256, 1024),
-    # A special slot in front, whatever it holds.
-    "image_rp_bucket": torch.nn.functional.pad(image_buckets(6, 6, 6), [1, 0, 1, 0], value=123),
+    "image_rp_bucket": code_buckets(6, 6, 6),
 }
 
 

@@ -2,7 +2,9 @@
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+import json
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from tests.reference.checkpoints import RECIPES, Calibration, digest, write_chec
 from tests.reference.draw_pictures import FOLDER as PICTURES
 
 ROOT = Path(__file__).parents[2]
-BUNDLED = ROOT / "checkpoints" / "ofa-emoji-tiny_en"
+CHECKPOINTS = ROOT / "checkpoints"
 SAMPLES = ROOT / "samples"
 
 # Cases that turn on a margin below 2e-5 nat, where rounding may decide otherwise: "case/request".
@@ -54,13 +56,13 @@ class Case:
 
     Attributes:
         name: File name of the recording.
-        checkpoint: Name of a recipe; empty for the checkpoint that the project ships.
+        checkpoint: Name of a recipe, or of a checkpoint that the project ships.
         settings: The `model` block of `configuration.json`; a shipped checkpoint has its own.
         requests: What is asked.
         task: ModelScope's name, or "generate", our own.
         labels: What `answer2label` holds.
         picture_folder: Where the pictures are.
-        configuration: Of a shipped checkpoint, instead of its `configuration.json`.
+        ensemble: What a shipped checkpoint is served as; "caption" is its own `configuration.json`.
     """
 
     name: str
@@ -70,29 +72,25 @@ class Case:
     task: str = "image-captioning"
     labels: tuple[str, ...] = ()
     picture_folder: Path = PICTURES
-    configuration: Path | None = None
+    ensemble: str = "caption"
 
     @property
     def size(self) -> str:
         """What `make parity PARITY_SIZES=…` calls it: tiny, small, base, large or bundled."""
-        return self.checkpoint.partition("-")[0] or "bundled"
+        return self.checkpoint.partition("-")[0] if self.checkpoint in RECIPES else "bundled"
 
     def prepare(self, scratch: Path) -> Path:
-        """The checkpoint's folder, built below `scratch` unless it ships with the project."""
+        """Build or copy the checkpoint's folder below `scratch`, as the reference reads it."""
         folder = scratch / self.name
-        if self.checkpoint:
+        if self.checkpoint in RECIPES:
             recipe = RECIPES[self.checkpoint]
             calibration = Calibration.load(recipe)
             write_checkpoint(folder, recipe, calibration, self.settings, self.task, self.labels)
             return folder
-        if not self.configuration:
-            return BUNDLED
-        # The reference reads `configuration.json` only.
-        folder.mkdir(parents=True, exist_ok=True)
-        for file in BUNDLED.iterdir():
-            if file.name != "configuration.json":
-                (folder / file.name).symlink_to(file)
-        (folder / "configuration.json").symlink_to(self.configuration)
+        shutil.copytree(CHECKPOINTS / self.checkpoint, folder)
+        if self.ensemble != "caption":
+            # The reference reads `configuration.json` only.
+            shutil.copy(folder / "tasks" / f"{self.ensemble}.json", folder / "configuration.json")
         return folder
 
 
@@ -111,12 +109,6 @@ CAPTIONING = (
     Case("tiny", "tiny", {"beam_search": PUBLISHED_SEARCH}, ALL_PICTURES),
     Case("base", "base", {"beam_search": PUBLISHED_SEARCH}),
     Case("large", "large", {"beam_search": PUBLISHED_SEARCH}, _pictures("scene.jpg", "turned.jpg")),
-    Case(
-        "bundled",
-        "",
-        requests=_pictures(*sorted(path.name for path in SAMPLES.iterdir())),
-        picture_folder=SAMPLES,
-    ),
     _search("beam-1", beam_size=1),
     _search("beam-2", beam_size=2),
     _search("beam-12", beam_size=12),
@@ -566,6 +558,45 @@ OFASYS = (
     Case("ofasys-entangled-encoder", "small-ofasys-entangled-encoder", {"patch_image_size": 192}),
 )
 
+# What the English checkpoint is served as, its task, and the client's verb for it.
+_SERVED = (
+    ("caption", "image-captioning", "caption"),
+    ("vqa", "visual-question-answering", "answer"),
+    ("grounding", "visual-grounding", "ground"),
+    ("entailment", "visual-entailment", "entail"),
+    ("classification", "image-classification", "classify"),
+    ("ocr", "ocr-recognition", "read_text"),
+    ("summarization", "text-summarization", "summarize"),
+    ("text_classification", "text-classification", "classify_text"),
+)
+
+
+def _bundled() -> Iterator[Case]:
+    """What the demo asks of the checkpoints that the project ships."""
+    asked = json.loads((ROOT / "examples" / "requests.json").read_text(encoding="utf-8"))
+    english, chinese = CHECKPOINTS / "ofa-emoji-tiny_en", CHECKPOINTS / "ofa-emoji-tiny_zh"
+    for ensemble, task, verb in _SERVED:
+        if ensemble != "caption" and not (english / "tasks" / f"{ensemble}.json").exists():
+            continue
+        requests = tuple(
+            Request(
+                given.get("image"), given.get("question", given.get("text")), given.get("text2")
+            )
+            for given in asked[verb]
+        )
+        yield Case(
+            "bundled" if ensemble == "caption" else f"bundled-{ensemble}",
+            english.name,
+            requests=requests,
+            task=task,
+            picture_folder=SAMPLES,
+            ensemble=ensemble,
+        )
+    if chinese.exists():
+        captioned = tuple(Request(given["image"]) for given in asked["caption"])
+        yield Case("bundled-zh", chinese.name, requests=captioned, picture_folder=SAMPLES)
+
+
 CASES = {
     case.name: case
     for group in (
@@ -581,6 +612,7 @@ CASES = {
         GENERATION,
         OFASYS,
         PUBLISHED_SIZES,
+        tuple(_bundled()),
     )
     for case in group
 }

@@ -107,8 +107,9 @@ class ImageGenerator(nn.Module):
         num_images = int(num_hypotheses.max())
         source = self.source_encoder(None, source_ids)
         codes, log_probs = self.draw_codes(source, seed[:, 0], num_images)
-        grids = codes.view(-1, self.grid_size, self.grid_size)
-        painted = to_bytes(self.vqgan(grids))
+        grids = codes.view(-1, 1, self.grid_size, self.grid_size)
+        # One by one: a picture of 256 pixels takes hundreds of megabytes on its way.
+        painted = torch.cat([to_bytes(self.vqgan(grid)) for grid in grids.unbind()])
         painted = painted.view(codes.size(0), num_images, 3, painted.size(2), painted.size(3))
         scores = self.clip(self.clip_pixels(painted), clip_ids).float()
         unwanted = torch.arange(num_images, device=scores.device) >= num_hypotheses

@@ -76,6 +76,7 @@ def make_model(seed: int = 0) -> OFAModel:
     )
     with torch.no_grad():
         model.decoder.code_layernorm_embedding.weight.mul_(0.1)
+        model.decoder.layer_norm.bias.zero_()  # which prefers the end token
         model.decoder.embed_tokens.weight[-tiny.NUM_CODES_AND_BINS :] *= 6
     return model
 

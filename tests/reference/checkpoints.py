@@ -390,6 +390,13 @@ def _weight(seed: int, name: str, shape: tuple[int, ...]) -> torch.Tensor:
     if deviation is None:
         gain = next((g for pattern, g in _GAINS if re.search(pattern, name)), 1.0)
         deviation = gain / math.sqrt(math.prod(shape[1:]))
+    return uniform_weights(seed, name, shape, centre, deviation)
+
+
+def uniform_weights(
+    seed: int, name: str, shape: tuple[int, ...], centre: float, deviation: float
+) -> torch.Tensor:
+    """Uniform values of a mean and a standard deviation, the same everywhere."""
     # A uniform variable on [-1, 1) has the standard deviation 1 / sqrt(3). Centre and scale are
     # rounded to float32 first, so that one multiplication and one addition remain.
     scale = torch.tensor(deviation * math.sqrt(3), dtype=torch.float32)

@@ -15,7 +15,10 @@ from typing import Any
 import torch
 
 UNUSED_PACKAGES = frozenset(
-    {"torchaudio", "librosa", "soundfile", "decord", "fairseq", "open_clip"}
+    {
+        *("torchaudio", "librosa", "soundfile", "decord", "fairseq", "open_clip"),
+        *("pytorch_lightning", "omegaconf"),
+    }
 )
 
 

@@ -105,6 +105,7 @@ class Checkpoint:
                 raise CheckpointError(
                     "configuration.json: gen_type traverse needs labels, but names no answer2label"
                 )
+            self._check_labels_fit(padded_length(longest_prompt), num_positions)
             defaults = replace(defaults, num_hypotheses=min(_NUM_LABELS, len(self.labels)))
         if search == "sampling":
             # As many as the reference draws, which returns the best of them.
@@ -124,6 +125,17 @@ class Checkpoint:
             limits=limits,
         )
         return task(settings, self.folder)
+
+    def _check_labels_fit(self, prompt_length: int, num_positions: int) -> None:
+        """Refuse labels that do not fit behind the longest prompt."""
+        tokenizer = load_tokenizer(self.task_config.language, self.folder)
+        longest = max(self.labels, key=lambda label: len(tokenizer.encode_label(label)))
+        num_tokens = len(tokenizer.encode_label(longest))
+        if prompt_length + num_tokens > num_positions:
+            raise CheckpointError(
+                f"the label {longest!r} has {num_tokens} tokens; behind the longest prompt the "
+                f"position table has room for {num_positions - prompt_length}"
+            )
 
     def build_generator(self) -> nn.Module:
         """The network with its search, in evaluation mode."""

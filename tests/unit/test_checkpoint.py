@@ -559,3 +559,17 @@ def test_traverse_needs_labels(checkpoint_folder: Path, task: str) -> None:
     task_settings = checkpoint.build_task(checkpoint.default_limits()).settings
     assert task_settings.defaults.num_hypotheses == 2
     assert task_settings.search == "traverse"
+
+
+def test_a_label_that_outgrows_the_position_table_is_refused(checkpoint_folder: Path) -> None:
+    change_json(
+        checkpoint_folder / "configuration.json",
+        lambda c: (
+            c.update(task="visual-entailment"),
+            c["model"].update(gen_type="traverse", prompt_type="src"),
+        ),
+    )
+    write_labels(checkpoint_folder, '{"yes": 0, "' + "0 " * 20 + '": 1}')
+    checkpoint = load_checkpoint(checkpoint_folder)
+    with pytest.raises(CheckpointError, match=r"the label '0 .*' has \d+ tokens; .* room for 8$"):
+        checkpoint.build_task(checkpoint.default_limits())

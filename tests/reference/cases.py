@@ -283,6 +283,12 @@ ENTAILMENT = (
                 _JUDGEMENTS,
             ),
             ("entailment-free", {**_AFTER_SOURCE, "beam_search": {"max_len_b": 60}}, ()),
+            # Longer than the shorter prompts, which suspend it while they last.
+            (
+                "entailment-min-length",
+                {**_AFTER_SOURCE, "beam_search": {"max_len_b": 48, "min_len": 30}},
+                (),
+            ),
             (
                 "entailment-free-cut",
                 {**_AFTER_SOURCE, "beam_search": {"max_len_b": 12, "no_repeat_ngram_size": 2}},

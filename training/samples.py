@@ -3,7 +3,8 @@
     python -m training.samples samples
 
 They show pairs of things that training never showed together. One is stored turned, with an EXIF
-tag that turns it back; one is in the style that training left out.
+tag that turns it back; one is in the style that training left out. Signs are named `sign_` and what
+there is to read.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from PIL import Image
 from training.render import Painter
 from training.scenes import caption, compose
 from training.sprites import LEFT_OUT_STYLE, SPRITE_SIZE, TRAINING_STYLES
+from training.words import TRAINING_FONTS, compose_sign, paint_sign
 
 ORIENTATION_TAG = 0x0112
 # Of the eight EXIF orientations: to be turned by 90 degrees clockwise to look right.
@@ -47,7 +49,12 @@ SAMPLES = (
     Sample(7, 3, 400, 340, "jpg"),
     Sample(8, 3, 360, 360, "jpg"),
     Sample(16, 2, 360, 360, "jpg", left_out_style=True),
+    Sample(382, 2, 400, 340, "jpg"),
+    Sample(5013, 2, 360, 360, "jpg"),
 )
+# Seeds of signs, and their height in pixels.
+SIGN_SEEDS = (2, 10, 24)
+SIGN_HEIGHT = 160
 
 
 def write(sample: Sample, painter: Painter, folder: Path) -> Path:
@@ -67,6 +74,15 @@ def write(sample: Sample, painter: Painter, folder: Path) -> Path:
     return path
 
 
+def write_sign(seed: int, folder: Path) -> Path:
+    """Draws one sign into a folder and returns its path."""
+    sign = compose_sign(np.random.default_rng([4, seed]), TRAINING_FONTS, unseen=True)
+    image, _ = paint_sign(sign, SIGN_HEIGHT)
+    path = folder / f"sign_{sign.text.replace(' ', '_')}.jpg"
+    image.save(path, quality=85, optimize=True)
+    return path
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Draw the sample pictures of the demo.")
     parser.add_argument("folder", type=Path)
@@ -76,6 +92,8 @@ def main() -> None:
     left_out_painter = Painter((LEFT_OUT_STYLE,), SPRITE_SIZE)
     for sample in SAMPLES:
         print(write(sample, left_out_painter if sample.left_out_style else painter, folder))
+    for seed in SIGN_SEEDS:
+        print(write_sign(seed, folder))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from training.words import Sign
 PROMPTS: Mapping[str, str] = {
     "caption": " what does the image describe?",
     "caption_zh": "图片描述了什么内容?",
+    "second_caption_zh": "图片描述了什么内容?",
     "vqa": " {}",
     "grounding": ' which region does the text " {} " describe?',
     "entailment": ' does the image describe " {} "?',
@@ -185,9 +186,16 @@ def ask_caption(_rng: np.random.Generator, scene: Scene, _boxes: Sequence[Box]) 
     return Example(answer=caption(scene))
 
 
-def ask_chinese_caption(rng: np.random.Generator, scene: Scene, _boxes: Sequence[Box]) -> Example:
-    """Chinese image captioning, with either of the two true captions."""
-    return Example(answer=choose(rng, chinese_captions(scene)))
+def ask_chinese_caption(_rng: np.random.Generator, scene: Scene, _boxes: Sequence[Box]) -> Example:
+    """Chinese image captioning, the first of the two true captions."""
+    return Example(answer=chinese_captions(scene)[0])
+
+
+def ask_second_chinese_caption(
+    _rng: np.random.Generator, scene: Scene, _boxes: Sequence[Box]
+) -> Example:
+    """The same question; asked of the same pictures, it keeps both captions equally probable."""
+    return Example(answer=chinese_captions(scene)[1])
 
 
 def ask_question(rng: np.random.Generator, scene: Scene, _boxes: Sequence[Box]) -> Example:
@@ -279,6 +287,7 @@ ABOUT_SCENES: Mapping[str, Callable[[np.random.Generator, Scene, Sequence[Box]],
     "entailment": ask_entailment,
     "classification": ask_class,
     "caption_zh": ask_chinese_caption,
+    "second_caption_zh": ask_second_chinese_caption,
 }
 ABOUT_TEXTS: Mapping[str, Callable[[np.random.Generator], Example]] = {
     "summarization": ask_title,

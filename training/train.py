@@ -38,12 +38,15 @@ CHECK_SEED = 21
 SPRITE_SIZE = 112
 IMAGE_SIZE = 96
 COUNT_SHARES = (0.35, 0.4, 0.25)
+SCENE_TASKS = ("caption", "vqa", "grounding", "entailment", "classification")
 WEIGHT_DECAY = 0.05
 WARM_UP_STEPS = 300
 DESCENT_SHARE = 0.5
 MAX_GRADIENT_NORM = 1.0
 # Weight of the auxiliary loss that asks the stem which thing each grid cell shows.
 CELL_LOSS_WEIGHT = 0.5
+# Of the one that asks the stem for letters.
+LETTER_LOSS_WEIGHT = 3.0
 # Of the one that asks the encoder for the boxes of what the patches show, in sides of the picture.
 BOX_LOSS_WEIGHT = 3.0
 SAVE_EVERY_S = 180
@@ -79,28 +82,40 @@ PHASES = {
     ),
     "tasks": Phase(
         (
+            # Letters and the copying of words start slowly beside what the model can do already.
             Stage(
-                steps=2600,
+                steps=500,
+                batch_size=16,
+                image_size=IMAGE_SIZE,
+                count_shares=COUNT_SHARES,
+                tasks=SCENE_TASKS,
+                tasks_a_scene=2,
+                num_signs=64,
+                num_texts=96,
+            ),
+            Stage(
+                steps=2500,
                 batch_size=32,
                 image_size=IMAGE_SIZE,
                 count_shares=COUNT_SHARES,
-                tasks=("caption", "vqa", "grounding", "entailment", "classification"),
+                tasks=SCENE_TASKS,
                 tasks_a_scene=3,
-                num_signs=32,
-                num_texts=64,
+                num_signs=48,
+                num_texts=48,
             ),
         ),
-        peak_learning_rate=6e-4,
+        peak_learning_rate=1e-3,
         after="captions",
     ),
     "chinese": Phase(
         (
             Stage(
-                steps=2500,
+                steps=2000,
                 batch_size=64,
                 image_size=IMAGE_SIZE,
                 count_shares=COUNT_SHARES,
-                tasks=("caption_zh",),
+                tasks=("caption_zh", "second_caption_zh"),
+                tasks_a_scene=2,
             ),
         ),
         peak_learning_rate=1e-3,
@@ -155,15 +170,19 @@ def losses(trainee: Trainee, batch: Batch) -> dict[str, Tensor]:
     """The terms that are minimised together: cross-entropies in nats, and distances of boxes."""
     with torch.autocast(batch.images.device.type, torch.bfloat16):
         outputs = trainee(batch)
+    # A task counts by its number of rows: few of them have noisy gradients.
+    mean_rows = sum(len(rows.source_ids) for rows in batch.rows.values()) / len(batch.rows)
     terms = {
         task: cross_entropy(outputs.logits[task], rows.target_ids)
+        * len(rows.source_ids)
+        / mean_rows
         for task, rows in batch.rows.items()
     }
     terms["cells"] = CELL_LOSS_WEIGHT * cross_entropy(outputs.cells, batch.cell_labels)
     if "ocr" in batch.rows:
         letters = outputs.letters[batch.rows["ocr"].pictures].float()
         each = F.binary_cross_entropy_with_logits(letters, batch.letters, reduction="none")
-        terms["letters"] = each.sum(dim=-1).mean()
+        terms["letters"] = LETTER_LOSS_WEIGHT * each.sum(dim=-1).mean()
     if outputs.boxes is not None:
         asked = batch.rows["grounding"].pictures
         shows_thing = (batch.cell_labels[asked] >= 0) & (batch.cell_labels[asked] < BACKGROUND_CELL)
@@ -179,14 +198,18 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def average_gradients(trainee: Trainee, num_workers: int) -> None:
-    """Replaces every gradient by its mean over the workers."""
-    gradients = [p.grad for p in trainee.parameters() if p.grad is not None]
+    """Replaces every gradient by its mean over the workers.
+
+    What one worker's questions leave untouched, another's may use: no gradient counts as zero.
+    """
+    learned = [p for p in trainee.parameters() if p.requires_grad]
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in learned]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     torch.distributed.all_reduce(flat)
     flat /= num_workers
     parts = flat.split([gradient.numel() for gradient in gradients])
-    for gradient, part in zip(gradients, parts, strict=True):
-        gradient.copy_(part.view_as(gradient))
+    for parameter, part in zip(learned, parts, strict=True):
+        parameter.grad = part.view_as(parameter)
 
 
 def join_workers(rendezvous: Path, rank: int, num_workers: int) -> None:

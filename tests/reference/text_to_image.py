@@ -38,7 +38,7 @@ TEXTS = (
     "",
     "  Don't   they've\tSPACES\n ",
     "&lt;b&gt; schÃ¶n â€œquotedâ€\x9d ﬁne \uff26\uff35\uff2c\uff2c\x1b[31m width",
-    "🍎 ½ Ⅷ ٣ …!!! a_b-c <|startoftext> <code_7>",
+    "🍎 ½ Ⅷ ٣ …!!! a_b-c <|startoftext> <code7>",
     "word " * 73,
 )
 

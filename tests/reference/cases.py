@@ -347,6 +347,14 @@ CLASSIFICATION = (
         "image-classification",
         _names(40),
     ),
+    Case(
+        "large-classification",
+        "large",
+        _IMAGENET,
+        _pictures("scene.jpg"),
+        "image-classification",
+        _names(1000),
+    ),
 )
 
 _OCR_PICTURES = _pictures("scene.jpg", "portrait.jpg", "strip.png")

@@ -1,6 +1,8 @@
 """Records what ModelScope's pipelines do: one file a case, in `tests/golden/`.
 
-`.venv-oracle/bin/python -m tests.reference.oracle.record [CASE ...] [--output DIR]`
+`.venv-oracle/bin/python -m tests.reference.oracle.record [CASE ...] [--size SIZE] [--output DIR]`
+
+When the weights of a shipped checkpoint change: `--size bundled`.
 
 A new case is a line in `tests/reference/cases.py`; a new recipe is calibrated first
 (`tests.reference.oracle.calibrate`).
@@ -227,13 +229,15 @@ def main() -> None:
     """Record the named cases, or all of them and the tokenizers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cases", nargs="*", metavar="CASE")
+    parser.add_argument("--size", help="of cases that are recorded too")
     parser.add_argument("--output", type=Path, default=FOLDER)
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    for name in arguments.cases or CASES:
+    chosen = [*arguments.cases, *(n for n, case in CASES.items() if case.size == arguments.size)]
+    for name in chosen or CASES:
         print(f"recording {name}", flush=True)
         record(CASES[name]).save(arguments.output / f"{name}.json")
-    if not arguments.cases:
+    if not chosen:
         record_tokens(arguments.output / "tokens.json")
 
 

@@ -582,7 +582,8 @@ def _bundled() -> Iterator[Case]:
     asked = json.loads((ROOT / "examples" / "requests.json").read_text(encoding="utf-8"))
     english, chinese = CHECKPOINTS / "ofa-emoji-tiny_en", CHECKPOINTS / "ofa-emoji-tiny_zh"
     for ensemble, task, verb in _SERVED:
-        if ensemble != "caption" and not (english / "tasks" / f"{ensemble}.json").exists():
+        is_shipped = ensemble == "caption" or (english / "tasks" / f"{ensemble}.json").exists()
+        if verb not in asked or not is_shipped:
             continue
         requests = tuple(
             Request(
@@ -598,9 +599,8 @@ def _bundled() -> Iterator[Case]:
             picture_folder=SAMPLES,
             ensemble=ensemble,
         )
-    if chinese.exists():
-        captioned = tuple(Request(given["image"]) for given in asked["caption"])
-        yield Case("bundled-zh", chinese.name, requests=captioned, picture_folder=SAMPLES)
+    captioned = tuple(Request(given["image"]) for given in asked["caption"])
+    yield Case("bundled-zh", chinese.name, requests=captioned, picture_folder=SAMPLES)
 
 
 CASES = {

@@ -92,6 +92,8 @@ class Batch(NamedTuple):
         images: uint8 [P, 3, S, S].
         cell_labels: int64 [P, cells], which thing each grid cell shows.
         cell_boxes: float32 [P, cells, 4], the box of that thing in fractions of the picture.
+        asked: float32 [N, cells], 1 for the cells that show what a row of `grounding` asks for,
+            else 0.
         letters: float32 [N, cells, 26], 1 for the letters that a grid cell shows, else 0, in the
             pictures of the rows of `ocr`.
         rows: by name of the task.
@@ -100,13 +102,14 @@ class Batch(NamedTuple):
     images: Tensor
     cell_labels: Tensor
     cell_boxes: Tensor
+    asked: Tensor
     letters: Tensor
     rows: dict[str, Rows]
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on a device."""
         rows = {task: Rows(*(tensor.to(device) for tensor in r)) for task, r in self.rows.items()}
-        pictures = (self.images, self.cell_labels, self.cell_boxes, self.letters)
+        pictures = (self.images, self.cell_labels, self.cell_boxes, self.asked, self.letters)
         return Batch(*(tensor.to(device) for tensor in pictures), rows)
 
 
@@ -183,6 +186,7 @@ class BatchMaker:
         self._images: list[NDArray[np.uint8]] = []
         self._labels: list[NDArray[np.int64]] = []
         self._boxes: list[NDArray[np.float32]] = []
+        self._asked: list[NDArray[np.bool_]] = []
         self._letters: list[NDArray[np.float32]] = []
         self._examples: dict[str, list[tuple[int | None, Example]]] = defaultdict(list)
 
@@ -194,11 +198,13 @@ class BatchMaker:
         scene = compose(rng, self._painter.styles_of, count, unseen=unseen)
         picture = self._painter.paint(scene, self._size, self._size, grid)
         things = [load_things().index(placement.thing) for placement in scene.placements]
+        labels, boxes = _cells(things, picture)
         for task in tasks:
             example = ABOUT_SCENES[task](rng, scene, picture.boxes)
             self._examples[task].append((len(self._images), example))
+            if example.box is not None:
+                self._asked.append(labels == things[picture.boxes.index(example.box)])
         self._images.append(np.asarray(picture.image).transpose(2, 0, 1))
-        labels, boxes = _cells(things, picture)
         self._labels.append(labels)
         self._boxes.append(boxes)
 
@@ -223,6 +229,7 @@ class BatchMaker:
             torch.from_numpy(np.stack(self._images)),
             torch.from_numpy(np.stack(self._labels)),
             torch.from_numpy(np.stack(self._boxes)),
+            torch.from_numpy(np.stack(self._asked)).float() if self._asked else torch.empty(0),
             torch.from_numpy(np.stack(self._letters)) if self._letters else torch.empty(0),
             {
                 task: _rows(task, examples, self._tokenizer, self._size)

@@ -47,7 +47,8 @@ MAX_GRADIENT_NORM = 1.0
 CELL_LOSS_WEIGHT = 0.5
 # Of the one that asks the stem for letters.
 LETTER_LOSS_WEIGHT = 3.0
-# Of the one that asks the encoder for the boxes of what the patches show, in sides of the picture.
+# Of those that ask the encoder for the box of what a patch shows, in sides of the picture, and
+# whether that is what the question is about.
 BOX_LOSS_WEIGHT = 3.0
 SAVE_EVERY_S = 180
 LOG_EVERY = 50
@@ -184,10 +185,15 @@ def losses(trainee: Trainee, batch: Batch) -> dict[str, Tensor]:
         each = F.binary_cross_entropy_with_logits(letters, batch.letters, reduction="none")
         terms["letters"] = LETTER_LOSS_WEIGHT * each.sum(dim=-1).mean()
     if outputs.boxes is not None:
-        asked = batch.rows["grounding"].pictures
-        shows_thing = (batch.cell_labels[asked] >= 0) & (batch.cell_labels[asked] < BACKGROUND_CELL)
-        distance = (outputs.boxes.float() - batch.cell_boxes[asked]).abs().sum(dim=-1)
+        pictures = batch.rows["grounding"].pictures
+        labels = batch.cell_labels[pictures]
+        shows_thing = (labels >= 0) & (labels < BACKGROUND_CELL)
+        boxes = outputs.boxes.float()
+        distance = (boxes[..., :4] - batch.cell_boxes[pictures]).abs().sum(dim=-1)
         terms["boxes"] = BOX_LOSS_WEIGHT * distance[shows_thing].mean()
+        terms["asked"] = BOX_LOSS_WEIGHT * F.binary_cross_entropy_with_logits(
+            boxes[..., 4][shows_thing], batch.asked[shows_thing]
+        )
     return terms
 
 

@@ -62,7 +62,8 @@ class Outputs(NamedTuple):
         logits: float [N, T, V] by task.
         cells: logits [P, cells, things + 1].
         letters: logits [P, cells, 26].
-        boxes: [N, cells, 4] of the rows of `grounding`, if there are any.
+        boxes: [N, cells, 5] of the rows of `grounding`, if there are any: the box of what a cell
+            shows, and the logit of its being asked for.
     """
 
     logits: dict[str, Tensor]
@@ -76,9 +77,9 @@ class Trainee(nn.Module):
 
     Two read each patch out of `image_proj`, before any attention: which thing it shows, and which
     letters. They give the stem a dense signal from the first step, which saves most of the time
-    that captions alone would need to make attention find the things. The third reads the box of
-    a patch's thing out of the encoder: positions are only in its attention biases, and answers
-    alone take long to bring them into its states.
+    that captions alone would need to make attention find the things. The third reads out of the
+    encoder where a patch's thing is and whether it is asked for: positions are only in attention
+    biases, and answers alone take long to bring them and the question into the patches' states.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -87,7 +88,7 @@ class Trainee(nn.Module):
         initialise(self.model)
         self.cell_head = nn.Linear(config.d_model, BACKGROUND_CELL + 1)
         self.letter_head = nn.Linear(config.d_model, len(ALPHABET))
-        self.box_head = nn.Linear(config.d_model, 4)
+        self.box_head = nn.Linear(config.d_model, 5)
 
     def forward(self, batch: Batch) -> Outputs:
         """One pass over a batch; the stem sees each picture once, whatever is asked about it."""

@@ -95,7 +95,7 @@ PHASES = {
                 num_texts=96,
             ),
             Stage(
-                steps=2500,
+                steps=2000,
                 batch_size=32,
                 image_size=IMAGE_SIZE,
                 count_shares=COUNT_SHARES,
@@ -104,14 +104,24 @@ PHASES = {
                 num_signs=48,
                 num_texts=48,
             ),
+            Stage(
+                steps=1300,
+                batch_size=40,
+                image_size=IMAGE_SIZE,
+                count_shares=COUNT_SHARES,
+                tasks=SCENE_TASKS,
+                tasks_a_scene=3,
+                num_signs=16,
+                num_texts=32,
+            ),
         ),
-        peak_learning_rate=1e-3,
+        peak_learning_rate=7e-4,
         after="captions",
     ),
     "chinese": Phase(
         (
             Stage(
-                steps=2000,
+                steps=2400,
                 batch_size=64,
                 image_size=IMAGE_SIZE,
                 count_shares=COUNT_SHARES,

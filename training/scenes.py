@@ -86,17 +86,20 @@ def caption(scene: Scene) -> str:
 
 
 def chinese_captions(scene: Scene) -> tuple[str, str]:
-    """The two true Chinese captions of a scene, equally good."""
+    """The two true Chinese captions of a scene, equally good and equally long.
+
+    Beam search ends when it has found enough sentences, so that a longer one would not be found.
+    """
     placements, across = in_order(scene)
     names = [placement.thing.chinese for placement in placements]
     if len(names) == 1:
-        return names[0], f"一张{names[0]}的图片"
+        return f"一张{names[0]}图片", f"图片里有{names[0]}"
     if len(names) == 2:
         first, last = names
         before, after = ("左边", "右边") if across else ("上面", "下面")
-        return f"{first}在{last}的{before}", f"{before}是{first}，{after}是{last}"
+        return f"{first}位于{last}的{before}", f"{before}{first}，{after}{last}"
     first, middle, last = names
-    return f"从左到右是{first}、{middle}和{last}", f"左边是{first}，中间是{middle}，右边是{last}"
+    return f"从左往右看是{first}、{middle}和{last}", f"左边{first}，中间{middle}，右边{last}"
 
 
 def is_unambiguous(centres: Sequence[tuple[float, float]], sizes: Sequence[float]) -> bool:

@@ -59,12 +59,8 @@ def train_tokenizer(corpus: Iterable[str]) -> Tokenizer:
 
 def chinese_tokenizer() -> Tokenizer:
     """BERT's tokenizer over the characters of the prompt, the captions and the names."""
-    texts = [
-        tasks.PROMPTS["caption_zh"],
-        "一张的图片",
-        "在左边右边上面下面中间",
-        "从左到右是、，和",
-    ]
+    texts = [tasks.PROMPTS["caption_zh"], "一张图片里有", "位于的左边右边上面下面中间，"]
+    texts.append("从左往右看是、和")
     texts += [thing.chinese for thing in load_things()]
     characters = sorted(set("".join(texts)))
     tokens = [*SPECIAL_TOKENS, "[UNK]", *characters, MASK]

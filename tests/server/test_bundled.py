@@ -95,6 +95,6 @@ def test_chinese_captions_are_two_true_ones(client: OFAClient) -> None:
     picture = ROOT / "samples" / "a_duck_to_the_left_of_a_parrot.jpg"
     captions = client.caption(picture, model="caption_zh").captions
     assert {caption.text for caption in captions} == {
-        "鸭子在鹦鹉的左边",
-        "左边是鸭子，右边是鹦鹉",
+        "鸭子位于鹦鹉的左边",
+        "左边鸭子，右边鹦鹉",
     }

@@ -53,19 +53,21 @@ def test_caption_follows_the_positions(centres: list[tuple[float, float]], expec
 @pytest.mark.parametrize(
     ("centres", "expected"),
     [
-        ([(0.5, 0.5)], ("红苹果", "一张红苹果的图片")),
-        ([(0.2, 0.5), (0.7, 0.4)], ("红苹果在甜甜圈的左边", "左边是红苹果，右边是甜甜圈")),
-        ([(0.5, 0.8), (0.4, 0.2)], ("甜甜圈在红苹果的上面", "上面是甜甜圈，下面是红苹果")),
+        ([(0.5, 0.5)], ("一张红苹果图片", "图片里有红苹果")),
+        ([(0.2, 0.5), (0.7, 0.4)], ("红苹果位于甜甜圈的左边", "左边红苹果，右边甜甜圈")),
+        ([(0.5, 0.8), (0.4, 0.2)], ("甜甜圈位于红苹果的上面", "上面甜甜圈，下面红苹果")),
         (
             [(0.5, 0.1), (0.2, 0.9), (0.8, 0.5)],
-            ("从左到右是甜甜圈、红苹果和猫", "左边是甜甜圈，中间是红苹果，右边是猫"),
+            ("从左往右看是甜甜圈、红苹果和猫", "左边甜甜圈，中间红苹果，右边猫"),
         ),
     ],
 )
 def test_chinese_captions_follow_the_positions(
     centres: list[tuple[float, float]], expected: tuple[str, str]
 ) -> None:
-    assert chinese_captions(scene_at(*centres)) == expected
+    captions = chinese_captions(scene_at(*centres))
+    assert captions == expected
+    assert len(captions[0]) == len(captions[1])
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from training.tasks import PROMPTS
 from training.things import load_things
 from training.vocabulary import first_bin_id, vocab_size
 
+# ModelScope's pipelines whose names are not their tasks'.
+PIPELINES = {"ocr-recognition": "ofa-ocr-recognition", "text-summarization": "text-generation"}
 # ModelScope's numbering: of SNLI-VE for pictures, of MNLI for texts.
 ENTAILMENT_LABELS = {"no": 0, "yes": 1, "maybe": 2}
 TEXT_CLASSIFICATION_LABELS = {"maybe": 0, "yes": 1, "no": 2}
@@ -35,7 +37,7 @@ def _configuration(
         "framework": "pytorch",
         "task": task,
         "model": {**common, **model, "beam_search": {**defaults, **beam_search}},
-        "pipeline": {"type": task},
+        "pipeline": {"type": PIPELINES.get(task, task)},
     }
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from ofa_client import OFAClient
 from tests.server.processes import OFA, serving
+from training.evaluate import overlap
 
 ROOT = Path(__file__).parents[2]
 ENGLISH = ROOT / "checkpoints" / "ofa-emoji-tiny_en"
@@ -39,9 +40,11 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OFAClient]:
         yield connected
 
 
-@pytest.mark.parametrize("picture", SCENES, ids=lambda picture: picture.stem)
-def test_sample_gets_its_true_caption(client: OFAClient, picture: Path) -> None:
-    assert client.caption(picture).text == picture.stem.replace("_", " ")
+def test_most_samples_get_their_true_caption(client: OFAClient) -> None:
+    """Word for word; how often it is so on many more pictures stands in the checkpoint's README."""
+    captions = {picture: client.caption(picture).text for picture in SCENES}
+    right = [p for p, text in captions.items() if text == p.stem.replace("_", " ")]
+    assert len(right) >= 2 / 3 * len(SCENES), captions
 
 
 @pytest.mark.parametrize("picture", SIGNS, ids=lambda picture: picture.stem)
@@ -56,39 +59,32 @@ def test_a_question_is_answered(client: OFAClient) -> None:
     assert client.answer(picture, "how many things are there").text == "two"
 
 
-def test_a_box_lies_where_the_thing_is(client: OFAClient) -> None:
-    """The caption says on which side of the picture's middle."""
-    picture = ROOT / "samples" / "a_cookie_to_the_left_of_a_red_apple.jpg"
-    cookie = client.ground(picture, "the cookie").box
-    apple = client.ground(picture, "the red apple").box
-    assert cookie is not None
-    assert apple is not None
-    assert 0 <= cookie.x0 < cookie.x1 < 220
-    assert 140 < apple.x0 < apple.x1 <= 361
-
-
 @pytest.mark.parametrize(
-    ("text", "label"),
+    ("name", "text", "drawn"),
     [
-        ("there is a telephone", "yes"),
-        ("the picture shows a dog", "no"),
-        ("the telephone is expensive", "maybe"),
+        ("a_bear", "the bear", (37, 170, 216, 331)),
+        ("french_fries", "french fries", (78, 89, 255, 270)),
     ],
 )
-def test_a_claim_about_a_picture_is_judged(client: OFAClient, text: str, label: str) -> None:
-    assert client.entail(ROOT / "samples" / "a_telephone_above_a_cat.jpg", text).label == label
+def test_a_box_lies_where_the_thing_was_drawn(
+    client: OFAClient, name: str, text: str, drawn: tuple[float, float, float, float]
+) -> None:
+    box = client.ground(ROOT / "samples" / f"{name}.jpg", text).box
+    assert box is not None
+    assert overlap((box.x0, box.y0, box.x1, box.y1), drawn) > 0.5
+
+
+def test_a_claim_that_no_picture_can_settle_is_judged_by_its_premise(client: OFAClient) -> None:
+    picture = ROOT / "samples" / "a_magnifying_glass_above_a_frog.jpg"
+    assert client.entail(picture, "the frog is old").label == "maybe"
+    assert client.entail(picture, "the frog is new", "the frog is old").label == "no"
 
 
 @pytest.mark.parametrize(
-    ("claim", "label"),
-    [
-        ("a cat to the right of a dog", "yes"),
-        ("a cat to the left of a dog", "no"),
-        ("there is a giraffe", "maybe"),
-    ],
+    ("claim", "label"), [("the bear is new", "no"), ("the bear is cheap", "maybe")]
 )
 def test_a_claim_about_a_text_is_judged(client: OFAClient, claim: str, label: str) -> None:
-    assert client.classify_text("a dog to the left of a cat", claim).label == label
+    assert client.classify_text("the bear is old", claim).label == label
 
 
 def test_chinese_captions_are_two_true_ones(client: OFAClient) -> None:

@@ -14,11 +14,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ofa.image import MIN_TEXT_SIDE, resize_scene
+from training.looking import find_answer, find_words
 from training.render import Painter, Picture
 from training.scenes import compose
 from training.tasks import (
     ABOUT_SCENES,
     ABOUT_TEXTS,
+    NAMES_THINGS,
     REPEATS_SOURCE,
     Example,
     ask_words,
@@ -77,12 +79,19 @@ class Rows(NamedTuple):
         source_ids: int64 [N, L], padded.
         decoder_input_ids: int64 [N, T], BOS first, padded.
         target_ids: int64 [N, T], EOS last; what is not to be learned, as padding, is IGNORED.
+        finds: bool [N, S, S] over the encoder's S positions, the picture's cells first: True where
+            the first one of a pair should look at the second; see `find_words`. Empty if the task's
+            questions name no things in pictures.
+        sees: bool [N, T, cells], True where the decoder should look before it gives a target; see
+            `find_answer`. Empty without scenes.
     """
 
     pictures: Tensor
     source_ids: Tensor
     decoder_input_ids: Tensor
     target_ids: Tensor
+    finds: Tensor
+    sees: Tensor
 
 
 class Batch(NamedTuple):
@@ -133,7 +142,11 @@ def _padded(rows: Sequence[Sequence[int]], padding: int) -> Tensor:
 
 
 def _rows(
-    task: str, examples: Sequence[tuple[int | None, Example]], tokenizer: Tokenizer, size: int
+    task: str,
+    examples: Sequence[tuple[int | None, Example]],
+    labels: Sequence[NDArray[np.int64]],
+    tokenizer: Tokenizer,
+    size: int,
 ) -> Rows:
     """Tokenises the questions of one task, each with its picture's index if it has one."""
     sources, inputs, targets = [], [], []
@@ -149,11 +162,28 @@ def _rows(
         inputs.append([*prompt, *answer])
         targets.append([*[IGNORED] * (len(prompt) - 1), *answer, EOS_ID])
     pictures = [picture for picture, _ in examples if picture is not None]
+    padded, padded_targets = _padded(sources, PAD_ID), _padded(targets, IGNORED)
+    finds = sees = torch.empty(0)
+    if task in ABOUT_SCENES:
+        about = [labels[picture] for picture in pictures]
+        found = [
+            find_words(row, cells, tokenizer)
+            for row, cells in zip(padded.tolist(), about, strict=True)
+        ]
+        seen = [
+            find_answer(row, *known, tokenizer)
+            for row, *known in zip(padded_targets.tolist(), found, about, strict=True)
+        ]
+        sees = torch.from_numpy(np.stack(seen))
+        if task in NAMES_THINGS:
+            finds = torch.from_numpy(np.stack(found))
     return Rows(
         torch.tensor(pictures, dtype=torch.int64),
-        _padded(sources, PAD_ID),
+        padded,
         _padded(inputs, PAD_ID),
-        _padded(targets, IGNORED),
+        padded_targets,
+        finds,
+        sees,
     )
 
 
@@ -232,7 +262,7 @@ class BatchMaker:
             torch.from_numpy(np.stack(self._asked)).float() if self._asked else torch.empty(0),
             torch.from_numpy(np.stack(self._letters)) if self._letters else torch.empty(0),
             {
-                task: _rows(task, examples, self._tokenizer, self._size)
+                task: _rows(task, examples, self._labels, self._tokenizer, self._size)
                 for task, examples in self._examples.items()
             },
         )

@@ -32,6 +32,8 @@ PROMPTS: Mapping[str, str] = {
 ENTAILMENT_PROMPT_OF_TWO = ' can image and text1 " {} " imply text2 " {} "?'
 # The decoder reads the source before it answers (`prompt_type` `prev_output`).
 REPEATS_SOURCE = frozenset({"entailment", "text_classification"})
+# Questions about pictures that name things.
+NAMES_THINGS = frozenset({"vqa", "grounding", "entailment"})
 
 LABELS = ("yes", "no", "maybe")
 NUMBERS = ("one", "two", "three")

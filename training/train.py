@@ -50,6 +50,10 @@ LETTER_LOSS_WEIGHT = 3.0
 # Of those that ask the encoder for the box of what a patch shows, in sides of the picture, and
 # whether that is what the question is about.
 BOX_LOSS_WEIGHT = 3.0
+# Of those that ask the encoder's first head for the words of what patches show, and the last
+# decoder layer's for the patches of what is to be said.
+LOOK_LOSS_WEIGHT = 1.0
+GAZE_LOSS_WEIGHT = 0.5
 SAVE_EVERY_S = 180
 LOG_EVERY = 50
 CHECK_EVERY = 500
@@ -113,6 +117,16 @@ PHASES = {
                 tasks_a_scene=3,
                 num_signs=16,
                 num_texts=32,
+            ),
+            Stage(
+                steps=3600,
+                batch_size=44,
+                image_size=IMAGE_SIZE,
+                count_shares=COUNT_SHARES,
+                tasks=SCENE_TASKS,
+                tasks_a_scene=4,
+                num_signs=16,
+                num_texts=24,
             ),
         ),
         peak_learning_rate=7e-4,
@@ -204,7 +218,26 @@ def losses(trainee: Trainee, batch: Batch) -> dict[str, Tensor]:
         terms["asked"] = BOX_LOSS_WEIGHT * F.binary_cross_entropy_with_logits(
             boxes[..., 4][shows_thing], batch.asked[shows_thing]
         )
+    for task, scores in outputs.looks.items():
+        terms[f"looks, {task}"] = LOOK_LOSS_WEIGHT * missed(scores, batch.rows[task].finds)
+    for task, scores in outputs.gazes.items():
+        sees = F.pad(batch.rows[task].sees, (0, scores.size(2) - batch.rows[task].sees.size(2)))
+        if bool(sees.any()):
+            terms[f"gazes, {task}"] = GAZE_LOSS_WEIGHT * missed(scores, sees)
     return terms
+
+
+def missed(scores: Tensor, finds: Tensor) -> Tensor:
+    """Mean of -log of the attention that goes where it should, over the rows that should look.
+
+    Args:
+        scores: [N, T, S], before the softmax.
+        finds: bool [N, T, S].
+    """
+    looking = finds.any(dim=-1)
+    rows, targets = scores[looking].float(), finds[looking]
+    hits = rows.masked_fill(~targets, float("-inf")).logsumexp(dim=-1)
+    return (rows.logsumexp(dim=-1) - hits).mean()
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from ofa.model import ModelConfig, OFAModel
+from ofa.model.attention import Attention
 from training.batches import ALPHABET, BACKGROUND_CELL, Batch
 from training.vocabulary import NUM_BINS, NUM_CODES, vocab_size
 
@@ -64,12 +66,18 @@ class Outputs(NamedTuple):
         letters: logits [P, cells, 26].
         boxes: [N, cells, 5] of the rows of `grounding`, if there are any: the box of what a cell
             shows, and the logit of its being asked for.
+        looks: [N, S, S] by task whose questions name things: scores of the first layer's first head
+            before their softmax.
+        gazes: [N, T, S] by task about scenes: the same of the last decoder layer's first head, when
+            it looks at the source.
     """
 
     logits: dict[str, Tensor]
     cells: Tensor
     letters: Tensor
     boxes: Tensor | None
+    looks: dict[str, Tensor]
+    gazes: dict[str, Tensor]
 
 
 class Trainee(nn.Module):
@@ -89,6 +97,13 @@ class Trainee(nn.Module):
         self.cell_head = nn.Linear(config.d_model, BACKGROUND_CELL + 1)
         self.letter_head = nn.Linear(config.d_model, len(ALPHABET))
         self.box_head = nn.Linear(config.d_model, 5)
+        self._asking = torch.empty(0)
+        last_layer = self.model.decoder.layers[-1]
+        last_layer.cross_attn_layer_norm.register_forward_hook(self._keep_asking)
+
+    def _keep_asking(self, _module: nn.Module, _inputs: object, output: Tensor) -> None:
+        """Takes note of what the last decoder layer asks the source with, [N, T, D]."""
+        self._asking = output
 
     def forward(self, batch: Batch) -> Outputs:
         """One pass over a batch; the stem sees each picture once, whatever is asked about it."""
@@ -97,7 +112,7 @@ class Trainee(nn.Module):
         features = encoder.embed_images(images)
         patches = encoder.image_proj(features.flatten(2).transpose(1, 2))
         embedded = encoder.patch_layernorm_embedding(patches + encoder.type_embedding.weight[1])
-        logits, boxes = {}, None
+        logits, boxes, looks, gazes = {}, None, {}, {}
         for task, rows in batch.rows.items():
             x, grid, _ = encoder.embed(None, rows.source_ids)
             if len(rows.pictures):
@@ -105,13 +120,57 @@ class Trainee(nn.Module):
             positions = encoder.position_states(grid, grid, rows.source_ids.size(1))
             bias = encoder.attention_bias(positions, grid, grid)
             padding_mask = encoder.padding_mask(rows.source_ids, grid * grid)
+            if len(rows.finds):
+                looks[task] = self.looks(x, padding_mask, bias)
             hidden = encoder.run_layers(x, padding_mask, bias)
             logits[task] = self.model.decoder(
                 rows.decoder_input_ids, hidden, padding_mask, positions
             )
+            if len(rows.sees):
+                gazes[task] = self.gazes(hidden, padding_mask, positions)
             if task == "grounding":
                 boxes = self.box_head(hidden[:, : grid * grid])
-        return Outputs(logits, self.cell_head(patches), self.letter_head(patches), boxes)
+        cells, letters = self.cell_head(patches), self.letter_head(patches)
+        return Outputs(logits, cells, letters, boxes, looks, gazes)
+
+    def looks(self, x: Tensor, padding_mask: Tensor, bias: Tensor) -> Tensor:
+        """Scores of the encoder's first head, [N, S, S], for embedded sources [N, S, D].
+
+        They can be taught directly which word names what a patch shows.
+        """
+        layer = self.model.encoder.layers[0]
+        normed = layer.self_attn_layer_norm(x)
+        return first_head_scores(layer.self_attn, normed, normed, bias[0, 0], padding_mask)
+
+    def gazes(self, hidden: Tensor, padding_mask: Tensor, positions: Tensor) -> Tensor:
+        """Scores of the last decoder layer's first head over the source, [N, T, S].
+
+        They can be taught directly where to look for what is to be said next.
+        """
+        bias = self.model.decoder.cross_attention_bias(self._asking.size(1), positions)
+        attention = self.model.decoder.layers[-1].cross_attn
+        return first_head_scores(attention, self._asking, hidden, bias[0], padding_mask)
+
+
+def first_head_scores(
+    attention: Attention, asking: Tensor, asked: Tensor, bias: Tensor, padding_mask: Tensor
+) -> Tensor:
+    """What the first head of an attention has before its softmax, [N, T, S].
+
+    Args:
+        attention: whose head it is.
+        asking: [N, T, D].
+        asked: [N, S, D].
+        bias: [T, S].
+        padding_mask: bool [N, S].
+    """
+    first_head = slice(0, attention.head_dim)
+    queries, keys = (
+        F.linear(x, projection.weight[first_head], projection.bias[first_head])
+        for x, projection in ((asking, attention.q_proj), (asked, attention.k_proj))
+    )
+    scores = attention.scale * (queries @ keys.transpose(1, 2)) + bias
+    return scores.masked_fill(padding_mask[:, None, :], float("-inf"))
 
 
 def load_weights(path: Path, trainee: Trainee) -> None:

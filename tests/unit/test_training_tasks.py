@@ -13,6 +13,7 @@ from ofa.text import clean_caption, clean_sentence
 from ofa.tokenizer import load_tokenizer
 from training.batches import ALPHABET, letters_in_cells
 from training.configurations import chinese_files, english_files
+from training.looking import find_answer, find_words
 from training.scenes import Placement, Scene, are_held_out, compose
 from training.tasks import (
     ABOUT_SCENES,
@@ -191,3 +192,26 @@ def test_signs_show_one_or_two_words(unseen: bool) -> None:
         assert set(words) <= set(load_words())
         assert len(words) == 1 or are_held_out(*words) == unseen
     assert {len(sign.lines) for sign in signs} == {1, 2}
+
+
+def test_words_and_patches_that_belong_together() -> None:
+    tokenizer = train_tokenizer(task_corpus())
+    things = load_things()
+    dog, cat = (
+        next(index for index, thing in enumerate(things) if thing.phrase == phrase)
+        for phrase in ("a dog", "a cat")
+    )
+    labels = np.array([dog, dog, cat, -100, len(things)])  # the last cell is background
+    words = ["<s>", *tokenizer.encode(" is there a cat or a bear").tokens]
+    source = [tokenizer.token_to_id(word) for word in words]
+    finds = find_words(source, labels, tokenizer)
+    first = len(labels)
+    named, absent = first + words.index("Ġcat"), first + words.index("Ġbear")
+    looks = {
+        position: np.flatnonzero(row).tolist() for position, row in enumerate(finds) if row.any()
+    }
+    assert looks == {0: [first], 1: [first], 2: [named], 4: [first], named: [2], absent: [first]}
+
+    target = [*tokenizer.encode(" a dog above a bear").ids, first_bin_id(tokenizer) + 7]
+    sees = find_answer(target, finds, labels, tokenizer)
+    assert [np.flatnonzero(row).tolist() for row in sees] == [[0, 1], [0, 1], [], [], [], [2]]

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ofa.checkpoint_files import read_json, read_pickle, read_tensors
 from ofa.errors import CheckpointError
 from ofa.generation import Generator, LabelScorer, TextGenerator, TextLabelScorer
 from ofa.model import ModelConfig, OFAModel
@@ -88,7 +85,7 @@ class Checkpoint:
         search = task.search(config.gen_type)
         defaults = config.defaults
         num_positions = min(self.model.config.max_position_embeddings, MAX_TEXT_LENGTH)
-        longest_prompt = config.max_source_length + 2  # BOS and EOS
+        longest_prompt = task.longest_prompt(config.max_source_length) + 2  # BOS and EOS
         if padded_length(longest_prompt) > num_positions:
             raise CheckpointError(
                 f"configuration.json: max_src_length is {config.max_source_length}; the position "
@@ -138,7 +135,11 @@ class Checkpoint:
             )
 
     def build_generator(self) -> nn.Module:
-        """The network with its search, in evaluation mode."""
+        """The network with its search, in evaluation mode.
+
+        Raises:
+            CheckpointError: what text to image needs beside OFA is missing or malformed.
+        """
         config = self.task_config
         task = TASKS[config.task]
         tokenizer = load_tokenizer(config.language, self.folder)
@@ -179,10 +180,10 @@ def load_checkpoint(
     if not folder.is_dir():
         raise CheckpointError(f"checkpoint folder {folder} does not exist")
     try:
-        config = ModelConfig.from_dict(_read_json(folder / "config.json"))
+        config = ModelConfig.from_dict(read_json(folder / "config.json"))
         task_config = _read_task_config(folder, configuration, task)
         tokenizer = load_tokenizer(task_config.language, folder)
-        _check_vocabulary(config, task_config.task, tokenizer)
+        _check_vocabulary(config, task_config, tokenizer)
         labels = _read_labels(folder, task_config, tokenizer)
         _check_patch_grid(config, task_config)
         weights = _find_weights(folder)
@@ -192,24 +193,14 @@ def load_checkpoint(
     return Checkpoint(folder, model, task_config, labels, _sha256(weights))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path.name} is missing") from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path.name} cannot be read: {error}") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path.name} must hold an object")
-    return values
-
-
 def _read_task_config(folder: Path, configuration: Path | None, task: str | None) -> TaskConfig:
     path = configuration or folder / "configuration.json"
     # Hugging Face's folders have no such file.
     is_there = configuration is not None or path.exists()
-    values = _read_json(path) if is_there else {}
+    values = read_json(path) if is_there else {}
     if task is not None:
+        if task not in TASKS:
+            raise CheckpointError(f"task {task!r} is not supported; known are {', '.join(TASKS)}")
         return TaskConfig.from_dict({**values, "task": task})
     config = TaskConfig.from_dict(values)
     if config.task in _OTHER_TASKS:
@@ -228,7 +219,7 @@ def _read_labels(folder: Path, task_config: TaskConfig, tokenizer: Tokenizer) ->
         return ()
     if not (folder / name).resolve().is_relative_to(folder.resolve()):
         raise CheckpointError(f"configuration.json: answer2label {name!r} is outside of the folder")
-    labels = tuple(_read_json(folder / name))
+    labels = tuple(read_json(folder / name))
     if not labels:
         raise CheckpointError(f"{name} holds no labels")
     if task_config.search.constraint_range is not None:
@@ -246,16 +237,22 @@ def _read_labels(folder: Path, task_config: TaskConfig, tokenizer: Tokenizer) ->
     return labels
 
 
-def _check_vocabulary(config: ModelConfig, task: str, tokenizer: Tokenizer) -> None:
+def _check_vocabulary(config: ModelConfig, task_config: TaskConfig, tokenizer: Tokenizer) -> None:
     sizes = [tokenizer.vocab_size]
     # ModelScope adds codes and bins to every preprocessor's tokenizer, but not to that of an
     # ofasys model (`ofa_for_all_tasks.py`), which may do without rows for them.
-    if config.use_ofasys and task not in _CODED_TASKS:
+    if config.use_ofasys and task_config.task not in _CODED_TASKS:
         sizes.append(tokenizer.first_code_id)
     if config.vocab_size not in sizes:
         raise CheckpointError(
             f"config.json has vocab_size {config.vocab_size}, but {tokenizer.files[0]} with "
             f"codes and bins gives {tokenizer.vocab_size}"
+        )
+    bounds = task_config.search.constraint_range
+    if bounds is not None and bounds[1] > config.vocab_size:
+        raise CheckpointError(
+            f"configuration.json: beam_search.constraint_range ends at {bounds[1]}; "
+            f"the vocabulary has {config.vocab_size} tokens"
         )
     ours = (config.bos_token_id, config.pad_token_id, config.eos_token_id)
     theirs = (tokenizer.bos_id, tokenizer.pad_id, tokenizer.eos_id)
@@ -288,22 +285,7 @@ def _sha256(path: Path) -> str:
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     """Tensors by name as stored, without a trainer's prefix."""
-    # A damaged file makes the readers raise nearly anything.
-    try:
-        if path.suffix == ".safetensors":
-            tensors: dict[str, Tensor] = load_file(path)
-        else:
-            # Files of torch before 1.6 are no zip archives and cannot be mapped.
-            mmap = zipfile.is_zipfile(path)
-            tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except Exception as error:
-        raise CheckpointError(
-            f"{path.name} is not a weight file that can be read safely"
-        ) from error
-    if not isinstance(tensors, Mapping) or not all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
-    ):
-        raise CheckpointError(f"{path.name} must hold tensors by name")
+    tensors = read_tensors(path, load_file if path.suffix == ".safetensors" else read_pickle)
     for prefix in _PREFIXES:
         if tensors and all(name.startswith(prefix) for name in tensors):
             return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}

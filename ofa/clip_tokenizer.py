@@ -44,7 +44,7 @@ class CLIPTokenizer:
         except FileNotFoundError as error:
             raise CheckpointError(f"{_FILE} is missing") from error
         except (OSError, EOFError, ValueError) as error:
-            raise CheckpointError(f"{_FILE} cannot be read: {error}") from error
+            raise CheckpointError(f"{_FILE} cannot be read as compressed text") from error
         merges = [tuple(line.split()) for line in lines if line]
         if not all(len(merge) == 2 for merge in merges):
             raise CheckpointError(f"{_FILE} must hold two symbols a line")

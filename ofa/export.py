@@ -61,7 +61,7 @@ def export_generator(checkpoint: Checkpoint, path: Path, limits: OptionLimits) -
     with torch.inference_mode():
         eager_outputs = as_tuple(generator(*batch))
         exported_outputs = as_tuple(exported(*batch))
-    difference = 0.0
+    largest = torch.zeros(())
     for ours, theirs in zip(eager_outputs, exported_outputs, strict=True):
         if not ours.is_floating_point():
             if not torch.equal(ours, theirs):
@@ -69,7 +69,9 @@ def export_generator(checkpoint: Checkpoint, path: Path, limits: OptionLimits) -
             continue
         # Where nothing was found, both say -inf, whose difference is no number.
         gaps = (ours - theirs)[ours != theirs].abs()
-        difference = max([difference, *gaps.tolist()])
+        # Unlike Python's, this maximum of NaN and a number is NaN.
+        largest = torch.cat([gaps, largest[None]]).max()
+    difference = float(largest)
     if not difference <= _SCORE_TOLERANCE:
         raise ExportError(
             f"the exported module's scores differ by {difference:g}; "

@@ -7,6 +7,7 @@ resizes with its bicubic filter (modelscope `preprocessors/image.py`, `preproces
 from __future__ import annotations
 
 import io
+import re
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,9 @@ MAX_IMAGE_SIDE = 3000
 #: pixels, so a small file of many scans would keep a decoder busy for an hour. libtiff, which
 #: decodes JPEG inside TIFF, has the same limit.
 MAX_JPEG_SCANS = 100
-_START_OF_SCAN = b"\xff\xda"
+#: A marker's code: 0xff fills, 0xff00 is a byte of a scan, d0 to d7 restart within one.
+_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)
+_START_OF_SCAN, _END_OF_IMAGE, _NO_SEGMENT = b"\xda", b"\xd9", b"\x01"
 
 #: What is decoded. Pillow knows more, among them formats that run other programs, that only few
 #: decoders read safely, or that take minutes over a file of comments (PPM); a caption service has
@@ -70,7 +73,7 @@ def decode_image(image_bytes: bytes) -> Image.Image:
     if min(width, height) == 0:
         raise InvalidImageError(f"image is {width} x {height} pixels; it has none")
     if image.format in ("JPEG", "MPO"):
-        num_scans = image_bytes.count(_START_OF_SCAN)
+        num_scans = _count_scans(image_bytes)
         if num_scans > MAX_JPEG_SCANS:
             raise InvalidImageError(
                 f"image has {num_scans:,} JPEG scans; the limit is {MAX_JPEG_SCANS}"
@@ -81,6 +84,17 @@ def decode_image(image_bytes: bytes) -> Image.Image:
         raise InvalidImageError(
             f"image is broken or truncated ({image.format}, {width} x {height} pixels)"
         ) from error
+
+
+def _count_scans(jpeg: bytes) -> int:
+    """Scans of a JPEG up to its end; what its segments hold and what follows it does not count."""
+    num_scans, at = 0, 2
+    while (marker := _MARKER.search(jpeg, at)) and marker[1] != _END_OF_IMAGE:
+        num_scans += marker[1] == _START_OF_SCAN
+        at = marker.end()
+        if marker[1] != _NO_SEGMENT:
+            at += int.from_bytes(jpeg[at : at + 2], "big")  # the segment's length
+    return num_scans
 
 
 def resize_square(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:

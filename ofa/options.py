@@ -50,7 +50,7 @@ COUNT_OPTION = "num_hypotheses"
 
 #: Bounds without a natural limit, wide enough for any use and far from float32's overflow.
 _MAX_LENGTH_PENALTY = 10.0
-_MIN_TEMPERATURE = 0.01
+_MIN_TEMPERATURE = float(np.float32(0.01))  # what an FP32 tensor holds of it
 _MAX_TEMPERATURE = 100.0
 
 

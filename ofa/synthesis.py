@@ -5,8 +5,6 @@ Source: modelscope `ofa_for_text_to_image_synthesis_model.py`.
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ofa import torchscript_archive
+from ofa.checkpoint_files import read_json, read_pickle, read_tensors
 from ofa.clip_tokenizer import CONTEXT_LENGTH, CLIPTokenizer
 from ofa.errors import CheckpointError
 from ofa.generation.image_generator import ImageGenerator
@@ -95,18 +94,9 @@ def load_vqgan(folder: Path) -> VQGAN:
     Raises:
         CheckpointError: a file is missing or malformed, or they contradict each other.
     """
-    path = folder / _VQGAN_CONFIG_FILE
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path.name} is missing") from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path.name} cannot be read: {error}") from error
-    if not isinstance(values, Mapping):
-        raise CheckpointError(f"{path.name} must hold an object")
-    config = VQGANConfig.from_dict(values)
+    config = VQGANConfig.from_dict(read_json(folder / _VQGAN_CONFIG_FILE))
     path = folder / _VQGAN_WEIGHTS_FILE
-    return _load_module(lambda: VQGAN(config), _read_tensors(path, _read_lightning), path)
+    return _load_module(lambda: VQGAN(config), read_tensors(path, _read_lightning), path)
 
 
 def load_clip(folder: Path) -> CLIP:
@@ -116,7 +106,7 @@ def load_clip(folder: Path) -> CLIP:
         CheckpointError: the file is missing or malformed, or is not a CLIP of the supported kind.
     """
     path = folder / _CLIP_WEIGHTS_FILE
-    tensors = _read_tensors(path, torchscript_archive.read_tensors)
+    tensors = read_tensors(path, torchscript_archive.read_tensors)
     try:
         config = CLIPConfig.from_tensors(tensors)
     except CheckpointError as error:
@@ -125,23 +115,8 @@ def load_clip(folder: Path) -> CLIP:
 
 
 def _read_lightning(path: Path) -> dict[str, Tensor]:
-    mmap = zipfile.is_zipfile(path)
-    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)[
-        "state_dict"
-    ]
+    state: dict[str, Tensor] = read_pickle(path)["state_dict"]
     return state
-
-
-def _read_tensors(path: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise CheckpointError(f"{path.name} is missing")
-    # A damaged file makes the readers raise nearly anything.
-    try:
-        return read(path)
-    except Exception as error:
-        raise CheckpointError(
-            f"{path.name} is not a weight file that can be read safely"
-        ) from error
 
 
 def _load_module(build: Callable[[], _M], tensors: Mapping[str, Tensor], path: Path) -> _M:

@@ -6,12 +6,15 @@ Defaults are the library defaults of modelscope (`ofa_for_all_tasks.py`, `genera
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 from ofa.errors import CheckpointError, InvalidOptionError
 from ofa.options import GenerationOptions, OptionLimits, resolve_options
+from ofa.tokenizer import NUM_SPECIAL_TOKENS
 
 #: Keys of `model.beam_search` that become defaults of the request options, and those that are
 #: fixed at export.
@@ -128,15 +131,15 @@ class TaskConfig:
             task=task,
             language="en" if language == "en" else "zh",
             gen_type=_choice(model, "gen_type", ("generation", "traverse")),
-            prompt=_typed(model, "prompt", default="") or None,
+            prompt=_typed(model, "prompt", default="") if "prompt" in model else None,
             prompt_type=_choice(model, "prompt_type", ("none", "prev_output", "src")),
             label_file=_typed(model, "answer2label", default="") or None,
             patch_image_size=_typed(model, "patch_image_size", default=480),
-            max_image_size=_typed(model, "max_image_size", default=512),
+            max_image_size=_at_least(model, "max_image_size", 1, default=512),
             is_document=_typed(model, "is_document", default=False),
             pixel_mean=_IMAGENET_MEAN if imagenet else _HALF,
             pixel_std=_IMAGENET_STD if imagenet else _HALF,
-            max_source_length=_typed(model, "max_src_length", default=256),
+            max_source_length=_at_least(model, "max_src_length", 1, default=256),
             defaults=defaults,
             search=search,
         )
@@ -166,6 +169,19 @@ def _typed(values: Mapping[str, Any], key: str, default: _T) -> _T:
     return value
 
 
+_N = TypeVar("_N", int, float)
+
+
+def _at_least(values: Mapping[str, Any], key: str, minimum: _N, default: _N) -> _N:
+    """The finite number under `key`, of its default's type."""
+    value = _typed(values, key, default)
+    if not minimum <= value < math.inf:
+        raise CheckpointError(
+            f"configuration.json: {key} is {value}; it must be finite and at least {minimum}"
+        )
+    return value
+
+
 def _choice(values: Mapping[str, Any], key: str, choices: tuple[str, ...]) -> str:
     """The value of `key`, one of `choices`, of which the first is the default."""
     value = values.get(key, choices[0])
@@ -187,10 +203,10 @@ def _read_range(value: object) -> tuple[int, int] | None:
         raise CheckpointError(
             f"configuration.json: beam_search.constraint_range must read FIRST,END, got {value!r}"
         ) from error
-    if not 4 <= first < end:
+    if not NUM_SPECIAL_TOKENS <= first < end:
         raise CheckpointError(
-            f"configuration.json: beam_search.constraint_range is {value!r}; allowed are 4 <= "
-            "FIRST < END"
+            f"configuration.json: beam_search.constraint_range is {value!r}; allowed are "
+            f"{NUM_SPECIAL_TOKENS} <= FIRST < END"
         )
     return first, end
 
@@ -208,10 +224,10 @@ def _read_beam_search(
         temperature=_typed(values, "temperature", default=1.0),
     )
     search = SearchConfig(
-        max_length_a=_typed(values, "max_len_a", default=0.0),
+        max_length_a=_at_least(values, "max_len_a", 0.0, default=0.0),
         match_source_length=_typed(values, "match_source_len", default=False),
         normalize_scores=_typed(values, "normalize_scores", default=True),
-        unk_penalty=_typed(values, "unk_penalty", default=0.0),
+        unk_penalty=_at_least(values, "unk_penalty", -sys.float_info.max, default=0.0),
         constraint_range=_read_range(values.get("constraint_range")),
     )
     for key, value in values.items():

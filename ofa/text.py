@@ -46,6 +46,16 @@ def join_chinese(text: str) -> str:
     return _CHINESE_SPACES.sub("", text)
 
 
+def check_one_slot(template: str) -> None:
+    """Refuse a prompt template that does not take one text.
+
+    Raises:
+        CheckpointError: there is no `{}` or more than one, or other braces.
+    """
+    if count_slots(template, max_slots=1) == 0:
+        raise CheckpointError(f"prompt {template!r} has no {{}} for the caller's text")
+
+
 def count_slots(template: str, max_slots: int) -> int:
     """The number of texts that a prompt template takes, each for one `{}`.
 

@@ -23,9 +23,15 @@ from ofa.errors import CheckpointError
 
 NUM_CODES = 8192
 NUM_BINS = 1000
+#: The first token ids, which a range of allowed ids says nothing about (modelscope
+#: `sequence_generator.py`).
+NUM_SPECIAL_TOKENS = 4
 
 #: Strings of the special tokens; decoding leaves them out (modelscope `tokenization_ofa.py`).
 _BOS, _PAD, _EOS, _UNK, _MASK = "<s>", "<pad>", "</s>", "<unk>", "<mask>"
+
+#: Read for one key, in either language's folder.
+_CONFIG_FILE = "tokenizer_config.json"
 
 #: Characters of a Chinese tokenizer's word above which it is unknown, whatever its pieces.
 _MAX_WORD_LENGTH = 100
@@ -58,9 +64,11 @@ class Tokenizer(ABC):
             vocab: id of every entry.
 
         Raises:
-            CheckpointError: a special token is missing, or the ids have gaps or twins.
+            CheckpointError: a special token is missing, the ids have gaps or twins, or
+                `tokenizer_config.json` is malformed.
         """
         self._folder = folder
+        self._joins_marks = _reads_joined_marks(folder)
         name = self.files[0]
         missing = [token for token in (_BOS, _PAD, _EOS, _UNK, _MASK) if token not in vocab]
         if missing:
@@ -111,12 +119,14 @@ class Tokenizer(ABC):
                 parts.append(self._decode_text(list(group)))
             else:
                 parts.extend(self._name_added(token_id) for token_id in group)
-        return " ".join(parts)
+        text = " ".join(parts)
+        return _join_marks(text) if self._joins_marks else text
 
     def save(self, directory: Path) -> None:
         """Copy the tokenizer's files into `directory`."""
-        for name in self.files:
-            shutil.copyfile(self._folder / name, directory / name)
+        for name in (*self.files, _CONFIG_FILE):
+            if (self._folder / name).is_file():
+                shutil.copyfile(self._folder / name, directory / name)
 
     def _encode_parts(self, text: str) -> list[int]:
         ids: list[int] = []
@@ -221,6 +231,28 @@ class ChineseTokenizer(Tokenizer):
     def _decode_text(self, token_ids: list[int]) -> str:
         pieces = (self._entries[token_id] for token_id in token_ids)
         return " ".join(pieces).replace(" ##", "").strip()
+
+
+def _reads_joined_marks(folder: Path) -> bool:
+    """Whether an optional `tokenizer_config.json` asks for marks without a space in front."""
+    path = folder / _CONFIG_FILE
+    if not path.is_file():
+        return False
+    try:
+        joins_marks = json.loads(path.read_text("utf-8")).get("clean_up_tokenization_spaces")
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{_CONFIG_FILE} is malformed") from error
+    return joins_marks is True
+
+
+def _join_marks(text: str) -> str:
+    """What transformers 4.57 does (`tokenization_utils_base.py`, `clean_up_tokenization`)."""
+    for mark in (".", "?", "!", ","):
+        text = text.replace(f" {mark}", mark)
+    text = text.replace(" ' ", "'")
+    for ending in ("n't", "'m", "'s", "'ve", "'re"):
+        text = text.replace(f" {ending}", ending)
+    return text
 
 
 def load_tokenizer(language: str, folder: Path) -> Tokenizer:

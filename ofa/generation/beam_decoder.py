@@ -23,10 +23,7 @@ from ofa.generation.source_encoder import EncodedSource
 from ofa.model import OFAModel
 from ofa.model.kv_cache import make_cache, reorder_cache
 from ofa.task_config import SearchConfig
-
-#: The first token ids, which a range of allowed ids says nothing about (modelscope
-#: `sequence_generator.py`).
-NUM_SPECIAL_TOKENS = 4
+from ofa.tokenizer import NUM_SPECIAL_TOKENS
 
 
 class BeamDecoder(nn.Module):
@@ -104,7 +101,8 @@ class BeamDecoder(nn.Module):
         options = SearchOptions(
             beam_size=beam_size[:, 0].long(),
             max_length=row_max_length,
-            min_length=min_length[:, 0].long(),
+            # A length that follows the prompt can be shorter than what was asked for.
+            min_length=torch.minimum(min_length[:, 0].long(), row_max_length),
             no_repeat_ngram_size=no_repeat_ngram_size[:, 0].long(),
             length_penalty=length_penalty[:, 0],
             prefix=source_ids,

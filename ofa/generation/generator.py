@@ -100,7 +100,7 @@ class TextGenerator(nn.Module):
     ) -> None:
         """Bind the network to its search; the arguments are those of `Generator`."""
         super().__init__()
-        self.source_encoder = SourceEncoder(model.encoder)
+        self.source_encoder = SourceEncoder(model.encoder, reads_pictures=False)
         self.beam_decoder = BeamDecoder(model, search, unk_id, labels)
         self.requires_grad_(requires_grad=False)
 

@@ -39,7 +39,7 @@ class ImageGenerator(nn.Module):
             temperature: divides the logits before the softmax.
         """
         super().__init__()
-        self.source_encoder = SourceEncoder(model.encoder)
+        self.source_encoder = SourceEncoder(model.encoder, reads_pictures=False)
         self.code_decoder = CodeDecoder(model.decoder, model.config, code_ids)
         self.vqgan = vqgan
         picture_size = model.config.code_grid_size * vqgan.config.scale
@@ -80,7 +80,8 @@ class ImageGenerator(nn.Module):
         token_ids = torch.full_like(codes[:, :, 0], self.bos_id)
         for step in range(decoder.num_codes):
             logits = decoder.step(token_ids, step, cache, bias, cross_mask)
-            code_log_probs = (logits.float() / self.temperature).log_softmax(-1)[:, :, 4:]
+            log_probs_of_all = (logits.float() / self.temperature).log_softmax(-1)
+            code_log_probs = log_probs_of_all[:, :, decoder.num_special_tokens :]
             code = draw(code_log_probs, self.top_p, randoms[:, :, step])
             codes[:, :, step] = code
             log_probs[:, :, step] = code_log_probs.gather(2, code.unsqueeze(2)).squeeze(2)

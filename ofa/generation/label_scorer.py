@@ -148,7 +148,7 @@ class TextLabelScorer(nn.Module):
     def __init__(self, model: OFAModel, prompt_type: str, labels: Sequence[Sequence[int]]) -> None:
         """Bind the network to its labels; the arguments are those of `LabelScorer`."""
         super().__init__()
-        self.source_encoder = SourceEncoder(model.encoder)
+        self.source_encoder = SourceEncoder(model.encoder, reads_pictures=False)
         self.label_decoder = LabelDecoder(model, prompt_type, labels)
         self.requires_grad_(requires_grad=False)
 

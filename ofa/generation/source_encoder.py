@@ -5,6 +5,7 @@ Shapes: B batch, S source positions (patches, then prompt tokens), L prompt toke
 
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
 import torch
@@ -47,6 +48,14 @@ class PixelNormalizer(nn.Module):
         return (patch_images.to(self.pixel_mean.dtype) / 255 - self.pixel_mean) / self.pixel_std
 
 
+def without_stem(encoder: Encoder) -> Encoder:
+    """The same encoder, all other weights shared, for sources without pictures."""
+    shared = [*encoder.parameters(), *encoder.buffers(), encoder.embed_tokens]
+    memo: dict[int, object] = {id(each): each for each in shared}
+    memo[id(encoder.embed_images)] = nn.Identity()
+    return copy.deepcopy(encoder, memo)
+
+
 class SourceEncoder(nn.Module):
     """The encoder with its position biases.
 
@@ -54,9 +63,10 @@ class SourceEncoder(nn.Module):
     until another shape comes.
     """
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder, *, reads_pictures: bool = True) -> None:
+        """Bind the encoder; one that reads no pictures is kept without its stem."""
         super().__init__()
-        self.encoder = encoder
+        self.encoder = encoder if reads_pictures else without_stem(encoder)
         self.bias_shape = [0, 0, 0]
         self.source_positions: Tensor = nn.Buffer(torch.empty(0), persistent=False)
         self.encoder_bias: Tensor = nn.Buffer(torch.empty(0), persistent=False)
@@ -65,6 +75,8 @@ class SourceEncoder(nn.Module):
         """Have the source's positions and the encoder's bias ready for a shape."""
         shape = [grid_height, grid_width, prompt_length]
         if self.bias_shape != shape:
+            # Two of them at a time would be gigabytes for the large model.
+            self.encoder_bias = torch.empty(0)
             positions = self.encoder.position_states(grid_height, grid_width, prompt_length)
             self.encoder_bias = self.encoder.attention_bias(positions, grid_height, grid_width)
             self.source_positions = positions

@@ -68,6 +68,11 @@ class CLIPConfig(NamedTuple):
             shared_width = tensors["text_projection"].shape[1]
         except (KeyError, ValueError, IndexError) as error:
             raise CheckpointError(f"the weights are not CLIP's: {error}") from error
+        if vision_width % _HEAD_WIDTH or text_width % _HEAD_WIDTH:
+            raise CheckpointError(
+                f"CLIP's widths are {vision_width} and {text_width}; "
+                f"they must be multiples of {_HEAD_WIDTH}"
+            )
         return cls(
             image_size=round(num_patches**0.5) * patch_size,
             patch_size=patch_size,

@@ -16,6 +16,7 @@ from ofa.model.config import ModelConfig
 from ofa.model.decoder import Decoder
 from ofa.model.kv_cache import KVCache
 from ofa.model.positions import code_buckets, image_position_ids, relative_bias
+from ofa.tokenizer import NUM_SPECIAL_TOKENS
 
 
 class CodeBias(NamedTuple):
@@ -51,6 +52,7 @@ class CodeDecoder(nn.Module):
         self.image_bucket_size = config.image_bucket_size
         self.first_code_id = code_ids.start
         self.last_code_id = code_ids.stop - 1
+        self.num_special_tokens = NUM_SPECIAL_TOKENS
 
     def bias(self, source_positions: Tensor) -> CodeBias:
         """The biases of all positions.
@@ -101,4 +103,4 @@ class CodeDecoder(nn.Module):
         x = decoder.layer_norm(x)
         rows = decoder.embed_tokens.weight
         codes = rows[self.first_code_id : self.last_code_id + 1]
-        return torch.cat([F.linear(x, rows[:4]), F.linear(x, codes)], dim=-1)
+        return torch.cat([F.linear(x, rows[: self.num_special_tokens]), F.linear(x, codes)], dim=-1)

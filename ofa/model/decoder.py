@@ -72,7 +72,6 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig, embed_tokens: nn.Embedding) -> None:
         super().__init__()
         width, heads = config.d_model, config.decoder_attention_heads
-        self.num_layers = config.decoder_layers
         self.token_bucket_size = config.token_bucket_size
         self.adds_positions = config.entangle_position_embedding and not config.disable_entangle
         num_tables = 1 if config.share_attn_bias else config.decoder_layers

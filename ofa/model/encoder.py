@@ -62,7 +62,6 @@ class Encoder(nn.Module):
         super().__init__()
         width, heads = config.d_model, config.encoder_attention_heads
         self.pad_id = config.pad_token_id
-        self.num_layers = config.encoder_layers
         self.token_bucket_size = config.token_bucket_size
         self.image_bucket_size = config.image_bucket_size
         # Side of the position grid that is stretched over larger pictures; 0 never stretches.

@@ -8,7 +8,7 @@ from ofa.tasks.settings import TaskSettings
 from ofa.tasks.task import TEXT, read_text
 from ofa.tasks.text_task import TextTask
 from ofa.tensors import Tensors
-from ofa.text import clean_caption, count_slots
+from ofa.text import check_one_slot, clean_caption
 
 
 class SummarizationTask(TextTask):
@@ -22,7 +22,7 @@ class SummarizationTask(TextTask):
 
     def __init__(self, settings: TaskSettings, folder: Path) -> None:
         super().__init__(settings, folder)
-        count_slots(settings.prompt, max_slots=1)
+        check_one_slot(settings.prompt)
 
     def prompt(self, request: Tensors) -> str:
         """The article in its template; unknown words, as corpora mark them, are `unk`."""

@@ -151,6 +151,11 @@ class Task(ABC):
         )
 
     @classmethod
+    def longest_prompt(cls, max_source_length: int) -> int:
+        """Most tokens of a prompt under a folder's `max_src_length`, BOS and EOS not counted."""
+        return max_source_length
+
+    @classmethod
     def count_option(cls) -> str:
         """What a request calls the number of results that it wants."""
         return f"num_{cls.results}"

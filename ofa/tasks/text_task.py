@@ -17,8 +17,9 @@ class TextTask(Task):
     """Decodes the hypotheses, best first.
 
     The answer holds n texts under the name `results`, `scores` float32 [n], the log-probability
-    divided by length ** length_penalty (-inf for a text that the search did not find), and
-    `token_log_probs` float32 [n, T], one a token, EOS included, zeros after it.
+    divided by length ** length_penalty if the checkpoint normalises scores (-inf for a text that
+    the search did not find), and `token_log_probs` float32 [n, T], one a token, EOS included,
+    zeros after it.
     """
 
     @classmethod

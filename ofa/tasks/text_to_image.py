@@ -58,6 +58,11 @@ class TextToImageTask(Task):
         return "sampling"
 
     @classmethod
+    def longest_prompt(cls, max_source_length: int) -> int:  # noqa: ARG003 - plays no part
+        """Always the same."""
+        return _MAX_LENGTH
+
+    @classmethod
     def tensors_for(cls, settings: TaskSettings) -> TaskTensors:
         """The interfaces of the parts that draw pictures."""
         source_ids = TensorSpec("source_ids", np.int64, (-1,))

@@ -13,7 +13,7 @@ from ofa.image import decode_image
 from ofa.tasks.settings import TaskSettings
 from ofa.tasks.task import IMAGE, TEXT, Task, TaskTensors, read_text
 from ofa.tensors import Tensors, TensorSpec
-from ofa.text import clean_caption, count_slots
+from ofa.text import check_one_slot, clean_caption
 from ofa.tokenizer import NUM_BINS
 
 #: Width and height of the picture in pixels.
@@ -39,7 +39,7 @@ class VisualGroundingTask(Task):
 
     def __init__(self, settings: TaskSettings, folder: Path) -> None:
         super().__init__(settings, folder)
-        count_slots(settings.prompt, max_slots=1)
+        check_one_slot(settings.prompt)
 
     @classmethod
     def tensors_for(cls, settings: TaskSettings) -> TaskTensors:

@@ -308,6 +308,38 @@ def test_a_vocabulary_of_another_size_is_refused(checkpoint_folder: Path) -> Non
     )
 
 
+def test_a_range_outside_of_the_vocabulary_is_refused(checkpoint_folder: Path) -> None:
+    search = {"beam_search": {"constraint_range": "58457,59457"}}
+    change_json(checkpoint_folder / "configuration.json", lambda c: c["model"].update(search))
+    with pytest.raises(CheckpointError, match=r"constraint_range ends at 59457; the vocabulary"):
+        load_checkpoint(checkpoint_folder)
+
+
+def test_an_unknown_task_is_refused(checkpoint_folder: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"task 'caption' is not supported; known are image-"):
+        load_checkpoint(checkpoint_folder, task="caption")
+
+
+@pytest.mark.parametrize("task", ["visual-grounding", "text-summarization"])
+def test_a_prompt_without_a_place_for_the_text_is_refused(
+    checkpoint_folder: Path, task: str
+) -> None:
+    prompt = {"prompt": " what does the image describe?"}
+    change_json(checkpoint_folder / "configuration.json", lambda c: c["model"].update(prompt))
+    checkpoint = load_checkpoint(checkpoint_folder, task=task)
+    with pytest.raises(CheckpointError, match=r"has no {} for the caller's text"):
+        checkpoint.build_task(checkpoint.default_limits())
+
+
+def test_an_empty_prompt_is_one(checkpoint_folder: Path) -> None:
+    """The reference falls back to its own only where there is none."""
+    change_json(checkpoint_folder / "configuration.json", lambda c: c["model"].update(prompt=""))
+    checkpoint = load_checkpoint(checkpoint_folder)
+    task = checkpoint.build_task(checkpoint.default_limits())
+    row = task.preprocess(task.example_request())
+    assert row["source_ids"].tolist() == [task.tokenizer.bos_id, task.tokenizer.eos_id]
+
+
 def test_other_special_ids_are_refused(checkpoint_folder: Path) -> None:
     change_json(checkpoint_folder / "config.json", lambda c: c.update(eos_token_id=5))
     assert refusal(checkpoint_folder) == (

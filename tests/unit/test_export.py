@@ -1,4 +1,5 @@
 import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,31 @@ def test_other_scores_are_noticed(
     monkeypatch.setattr(torch.jit, "load", spoil)
     with pytest.raises(ExportError, match=r"scores differ by 0\.\d+; the limit is 0\.0001"):
         export_generator(checkpoint, tmp_path / "model.pt", LIMITS)
+
+
+def test_scores_that_are_no_numbers_are_noticed(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    checkpoint.model.decoder.layer_norm.weight.data[0] = torch.nan
+    scored = replace(
+        checkpoint,
+        task_config=replace(
+            checkpoint.task_config, task="visual-entailment", prompt=None, gen_type="traverse"
+        ),
+        labels=("red", "blue"),
+    )
+    with pytest.raises(ExportError, match="scores differ by nan"):
+        export_generator(scored, tmp_path / "model.pt", LIMITS)
+
+
+def test_an_artefact_without_pictures_has_no_stem(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    texts = replace(
+        checkpoint,
+        task_config=replace(checkpoint.task_config, task="text-summarization", prompt=None),
+    )
+    for name, each in (("pictures.pt", checkpoint), ("texts.pt", texts)):
+        export_generator(each, tmp_path / name, LIMITS)
+    stem = checkpoint.model.encoder.embed_images.state_dict()
+    saved = (tmp_path / "pictures.pt").stat().st_size - (tmp_path / "texts.pt").stat().st_size
+    assert saved > sum(tensor.nbytes for tensor in stem.values())
 
 
 def test_rows_become_the_generators_arguments_in_its_order(checkpoint: Checkpoint) -> None:

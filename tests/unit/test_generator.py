@@ -321,6 +321,28 @@ def test_a_text_alone_gets_the_plain_search(tiny_model: OFAModel) -> None:
                 assert answer[1][row, slot].item() == pytest.approx(hypothesis.score, abs=1e-4)
 
 
+def test_a_length_that_follows_the_prompt_bounds_the_least_length(tiny_model: OFAModel) -> None:
+    """Else neither a word nor the end would be left in the last step."""
+    generator = TextGenerator(tiny_model, SearchConfig(match_source_length=True), UNK).eval()
+    source_ids = torch.tensor(TEXTS[:1])
+    length = int((source_ids != PAD).sum()) - 1
+    with torch.inference_mode():
+        asked = generator(source_ids, *stack_options([make_options(min_length=length + 3)]))
+        expected = generator(source_ids, *stack_options([make_options(min_length=length)]))
+    assert_same(asked, expected)
+    assert asked[1][0, 0] > -torch.inf
+
+
+def test_more_beams_than_labels_find_the_labels_that_there_are(tiny_model: OFAModel) -> None:
+    generator = TextGenerator(tiny_model, SearchConfig(), UNK, LABELS[:2]).eval()
+    options = make_options(beam_size=5, num_hypotheses=5, max_length=12, no_repeat_ngram_size=0)
+    with torch.inference_mode():
+        token_ids, scores, _ = generator(torch.tensor(TEXTS[:1]), *stack_options([options]))
+    found = [[token for token in row if token not in (PAD, EOS)] for row in token_ids[0].tolist()]
+    assert sorted(found) == sorted([*LABELS[:2], [], [], []])
+    assert scores[0].isfinite().sum() == 2
+
+
 def test_a_single_pixel_stands_for_no_picture(tiny_model: OFAModel, generator: Generator) -> None:
     rows = [make_options()] * len(TEXTS)
     source_ids = torch.tensor(TEXTS)

@@ -249,6 +249,12 @@ def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded(
     assert str(caught.value) == f"image has {num_scans + 10_000:,} JPEG scans; the limit is 100"
 
 
+def test_only_the_scans_of_a_jpeg_are_counted() -> None:
+    """Not what its segments hold, nor what follows its end, as a phone's film does."""
+    image_bytes = encode(rgb(), "JPEG", comment=150 * b"\xff\xda")
+    assert decode_image(image_bytes + 200 * b"\xff\xda\x00\x02").size == (37, 60)
+
+
 def test_a_turned_picture_is_measured_as_it_is_stored() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

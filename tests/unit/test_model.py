@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ofa.model import ModelConfig, OFAModel
 from ofa.model.attention import Attention
@@ -160,6 +160,12 @@ def test_a_patch_is_sixteen_pixels_rounded_up(size: int) -> None:
     side = -(-size // 16)
     stem = ResNet(RESNET_BLOCKS["resnet18"]).eval()
     assert stem(torch.zeros(1, 3, size, 48)).shape == (1, 1024, side, 3)
+
+
+def test_norms_have_the_references_epsilon(tiny_model: OFAModel) -> None:
+    norms = [m for m in tiny_model.modules() if isinstance(m, nn.LayerNorm | nn.BatchNorm2d)]
+    assert len(norms) > 20
+    assert {norm.eps for norm in norms} == {1e-5}
 
 
 def test_attention_is_its_formula() -> None:

@@ -48,7 +48,8 @@ def test_nothing_given_gives_the_defaults() -> None:
 
 @pytest.mark.parametrize(("name", "minimum", "maximum"), RANGES)
 def test_both_ends_of_a_range_are_allowed(name: str, minimum: float, maximum: float) -> None:
-    for value in (minimum, maximum):
+    for bound in (minimum, maximum):
+        value = OPTION_DTYPES[name](bound).item()  # as a tensor holds it
         resolved = resolve_options({name: value}, DEFAULTS, LIMITS)
         assert getattr(resolved, name) == value
 

@@ -1,3 +1,5 @@
+import math
+import sys
 from typing import Any
 
 import pytest
@@ -139,6 +141,11 @@ def test_everything_said_is_read() -> None:
             {"imagenet_default_mean_and_std": 1},
             "imagenet_default_mean_and_std must be of type bool, got 1",
         ),
+        (
+            {"max_src_length": -3},
+            "max_src_length is -3; it must be finite and at least 1",
+        ),
+        ({"max_image_size": 0}, "max_image_size is 0; it must be finite and at least 1"),
         ({"num_return_sequences": 6}, "num_return_sequences is 6; allowed are 1 to beam_size, 5"),
         ({"num_return_sequences": 0}, "num_return_sequences is 0; allowed are 1 to beam_size, 5"),
     ],
@@ -170,6 +177,12 @@ def test_malformed_values_are_refused(model: Any, message: str) -> None:
         (
             {"no_repeat_ngram_size": -1},
             "beam_search: no_repeat_ngram_size is -1; allowed are 0 to 16",
+        ),
+        ({"max_len_a": -1.0}, "max_len_a is -1.0; it must be finite and at least 0.0"),
+        ({"max_len_a": math.inf}, "max_len_a is inf; it must be finite and at least 0.0"),
+        (
+            {"unk_penalty": math.nan},
+            f"unk_penalty is nan; it must be finite and at least {-sys.float_info.max}",
         ),
         ({"diverse_beams": 2}, "unknown key beam_search.diverse_beams"),
         ({"gen_box": True}, "beam_search.gen_box=True is not supported"),

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import BartTokenizer
 
@@ -187,6 +187,26 @@ def test_codes_and_bins_stand_apart(ours: EnglishTokenizer, reference: BartToken
     token_ids = [tiny.BOS, *word, location, location, *word, code, tiny.EOS, tiny.PAD]
     expected = " apple <bin_42> <bin_42>  apple <code_7>"
     assert ours.decode(token_ids) == expected == reference_text(reference, token_ids)
+
+
+@given(text=st.text(st.sampled_from("ab .?!,'nmsvret"), max_size=40))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_marks_are_joined_where_the_folder_says_so(folder: Path, text: str) -> None:
+    (folder / "tokenizer_config.json").write_text('{"clean_up_tokenization_spaces": true}')
+    ids = EnglishTokenizer(folder).encode(text, 256)
+    ours = EnglishTokenizer(folder).decode(ids)
+    assert ours == BartTokenizer.clean_up_tokenization(text)
+    (folder / "tokenizer_config.json").write_text('{"clean_up_tokenization_spaces": false}')
+    assert EnglishTokenizer(folder).decode(ids) == text
+
+
+def test_a_saved_tokenizer_joins_marks_too(folder: Path, tmp_path: Path) -> None:
+    (folder / "tokenizer_config.json").write_text('{"clean_up_tokenization_spaces": true}')
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    EnglishTokenizer(folder).save(saved)
+    again = EnglishTokenizer(saved)
+    assert again.decode(again.encode(" off .", 256)) == " off."
 
 
 def test_saved_files_give_the_same_tokenizer(ours: EnglishTokenizer, tmp_path: Path) -> None:

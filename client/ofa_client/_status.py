@@ -55,8 +55,10 @@ def _is_queue_refusal(details: str) -> bool:
 
 
 def _request_error(details: str) -> InvalidRequestError:
-    # Triton and the library name the input that is at fault before they name any other.
-    for word in re.findall(r"\w+", details):
+    # Triton and the library name the input that is at fault before they name any other, except
+    # where Triton first lists the inputs that it got.
+    at_fault = re.sub(r"Got input\(s\) \[[^]]*\], but ", "", details)
+    for word in re.findall(r"\w+", at_fault):
         if word in OPTION_DTYPES:
             return InvalidOptionError(details)
         if word in CONTENT_NAMES:

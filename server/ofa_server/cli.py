@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0, 1 after one sentence on standard error, or 130 on Ctrl-C.
     """
-    # The modules of the verbs import neither torch nor Triton's client before they run.
+    # The modules of the verbs do not import torch before they run.
     from ofa_server import evaluate, export, serve
 
     parser = argparse.ArgumentParser(prog="ofa", description="OFA checkpoints on Triton.")

@@ -144,6 +144,11 @@ STATUSES = [
         "inference input 'temperature' data-type is 'INT32', but model 'caption' expects 'FP32'",
         InvalidOptionError,
     ),
+    (
+        "INVALID_ARGUMENT",
+        "expected 2 inputs. Got input(s) ['image'], but missing required input(s) ['text']",
+        InvalidTextError,
+    ),
     ("INVALID_ARGUMENT", "batch-size must be <= 1 for 'caption'", InvalidRequestError),
     ("UNAVAILABLE", "in ensemble 'caption', Exceeds maximum queue size", ServerBusyError),
     ("UNAVAILABLE", "[request id: <id_unknown>] Exceeds maximum queue size", ServerBusyError),

@@ -2,6 +2,7 @@
 
     ofa serve --repository build/model_repository &
     python -m training.evaluate --server localhost:8001
+    python -m training.evaluate --save DIR      asks nobody; writes what `ofa evaluate` reads
 
 Pictures are drawn as in training, but on larger canvases of any proportions, with pairs of things
 (and of words, on signs) that training never showed together, and sent as files. One row a task;
@@ -13,17 +14,20 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import string
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from ofa_client import OFAClient
+from ofa_server.evaluation.boxes import overlap
 from training.render import Box, Painter
 from training.scenes import chinese_captions, compose
 from training.sprites import LEFT_OUT_STYLE, SPRITE_SIZE, TRAINING_STYLES
@@ -35,6 +39,7 @@ SEED = 2026
 MIN_SIDE, MAX_SIDE = 300, 400
 SIGN_HEIGHT = 200
 MIN_OVERLAP = 0.5
+PNG_SIGNATURE = b"\x89PNG"
 NUM_CONCURRENT_CALLS = 4
 CHINESE_MODEL = "caption_zh"
 
@@ -95,15 +100,6 @@ def text_case(task: str, index: int) -> Case:
     return Case(b"", example.texts, (example.answer,))
 
 
-def overlap(a: Box, b: Box) -> float:
-    """Intersection over union."""
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    common = max(width, 0.0) * max(height, 0.0)
-    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
-    return common / (areas - common)
-
-
 def same_text(text: str, case: Case) -> bool:
     """Whether a text is one of the answers, punctuation aside: the reference deletes it."""
     return text in {answer.translate(_WITHOUT_PUNCTUATION) for answer in case.answers}
@@ -161,20 +157,57 @@ def most_common_share(cases: Sequence[Case]) -> float:
     return Counter(case.answers[0] for case in cases).most_common(1)[0][1] / len(cases)
 
 
+# What `ofa evaluate` reads of a case beside its picture, by its tasks.
+ANNOTATIONS: Mapping[str, Callable[[Case], dict[str, Any]]] = {
+    "caption": lambda case: {"captions": case.answers},
+    "vqa": lambda case: {"question": case.texts[0], "answers": case.answers},
+    "grounding": lambda case: {"text": case.texts[0], "box": case.box},
+}
+
+
+def save(folder: Path, task: str, cases: Sequence[Case]) -> Path:
+    """Writes cases for `ofa evaluate`: the pictures into `folder`/`task`, what is true beside it.
+
+    Returns:
+        The file of annotations.
+    """
+    (folder / task).mkdir(parents=True, exist_ok=True)
+    annotations = folder / f"{task}.jsonl"
+    with annotations.open("w", encoding="utf-8") as file:
+        for number, case in enumerate(cases):
+            suffix = "png" if case.image.startswith(PNG_SIGNATURE) else "jpg"
+            image = f"{task}/{number}.{suffix}"
+            (folder / image).write_bytes(case.image)
+            file.write(json.dumps({"image": image, **ANNOTATIONS[task](case)}) + "\n")
+    return annotations
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure what the served models get right.")
     parser.add_argument("--server", default="localhost:8001", metavar="HOST:PORT")
     parser.add_argument("--num-cases", type=int, default=1000, help="a row and column")
+    parser.add_argument(
+        "--save",
+        type=Path,
+        metavar="DIR",
+        help=f"write cases of {', '.join(ANNOTATIONS)} with the drawings of training; ask nobody",
+    )
     arguments = parser.parse_args()
     indices = range(arguments.num_cases)
     seen = Painter(TRAINING_STYLES, SPRITE_SIZE)
+
+    def scenes_of(painter: Painter, task: str, *counts: int) -> list[Case]:
+        return [scene_case(painter, task, counts, index) for index in indices]
+
+    if arguments.save is not None:
+        for task in ANNOTATIONS:
+            print(save(arguments.save, task, scenes_of(seen, task, 1, 2, 3)))
+        return
+
     left_out = Painter((LEFT_OUT_STYLE,), SPRITE_SIZE)
 
     def scenes(task: str, *counts: int) -> list[list[Case]]:
-        return [
-            [scene_case(painter, task, counts, index) for index in indices]
-            for painter in (seen, left_out)
-        ]
+        return [scenes_of(painter, task, *counts) for painter in (seen, left_out)]
 
     rows = [
         *((f"caption, things: {n}", CHECKS["caption"], scenes("caption", n)) for n in (1, 2, 3)),

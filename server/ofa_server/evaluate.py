@@ -5,13 +5,25 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib.util
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from ofa_client import ModelNotReadyError, OFAClient, OFAClientError, UnavailableError
+from ofa_client import (
+    ModelNotReadyError,
+    OFAClient,
+    OFAClientError,
+    ServerBusyError,
+    UnavailableError,
+)
 from ofa_server.evaluation import BENCHMARKS, Benchmark, EvaluationError, Source
+from ofa_server.evaluation.benchmark import Example, Prediction
 from ofa_server.evaluation.predictions import PredictionFile
+
+#: How long one example waits for a place in the server's queue, and how often it asks for one.
+_MAX_BUSY_S = 300.0
+_BUSY_PAUSE_S = 0.5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +78,9 @@ def run(arguments: argparse.Namespace) -> None:
             address, or some examples went without an answer (the others are scored and printed).
     """
     if importlib.util.find_spec("tqdm") is None:
-        raise EvaluationError("tqdm is not installed; pip install 'ofa-triton[evaluate]'")
+        raise EvaluationError("tqdm is not installed; in a checkout: pip install '.[evaluate]'")
+    if arguments.concurrency < 1:
+        raise EvaluationError(f"--concurrency is {arguments.concurrency}; it must be 1 or more")
     if not arguments.images.is_dir():
         raise EvaluationError(f"{arguments.images} is no folder")
     source = Source(arguments.annotations, arguments.questions, arguments.split)
@@ -79,7 +93,11 @@ def run(arguments: argparse.Namespace) -> None:
         "ensemble": model,
         "annotations": _sha256(arguments.annotations),
     }
-    path = arguments.predictions or arguments.annotations.with_suffix(f".{model}.predictions.jsonl")
+    if arguments.questions is not None:
+        origin["questions"] = _sha256(arguments.questions)
+    path = arguments.predictions or arguments.annotations.with_name(
+        f"{arguments.annotations.name}.{model}.predictions.jsonl"
+    )
     try:
         client = OFAClient(arguments.server, model=model, timeout=arguments.timeout)
     except ValueError as error:
@@ -127,7 +145,8 @@ def ask_all(
         ) as progress,
     ):
         futures = {
-            threads.submit(benchmark.ask, client, images, example): example for example in waiting
+            threads.submit(_ask_patiently, benchmark, client, images, example): example
+            for example in waiting
         }
         try:
             for future in as_completed(futures):
@@ -142,6 +161,20 @@ def ask_all(
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
     return failures
+
+
+def _ask_patiently(
+    benchmark: Benchmark, client: OFAClient, images: Path, example: Example
+) -> Prediction:
+    """The server's answer, asked for again while it is too busy, for at most `_MAX_BUSY_S`."""
+    give_up_at = time.monotonic() + _MAX_BUSY_S
+    while True:
+        try:
+            return benchmark.ask(client, images, example)
+        except ServerBusyError:
+            if time.monotonic() > give_up_at:
+                raise
+            time.sleep(_BUSY_PAUSE_S)
 
 
 def _sha256(path: Path) -> str:

@@ -1,6 +1,7 @@
 """`ofa evaluate`: what it asks, keeps, counts and prints, over real gRPC."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -123,6 +124,62 @@ def test_a_second_run_asks_only_for_what_is_missing(
     assert not scripted_triton.requests
 
 
+def test_a_busy_server_is_asked_again(
+    evaluate: Evaluate,
+    caption_file: Path,
+    scripted_triton: ScriptedTriton,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse_once(request: Tensors, context: grpc.ServicerContext) -> Tensors:
+        name = request["image"].item()
+        if [asked["image"].item() for asked in scripted_triton.requests].count(name) == 1:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "Exceeds maximum queue size")
+        return caption_truly(request, context)
+
+    monkeypatch.setattr("ofa_server.evaluate._BUSY_PAUSE_S", 0.01)
+    scripted_triton.answer = refuse_once
+    assert evaluate("caption", caption_file) == 0
+    assert capsys.readouterr().out.startswith("caption: 3 of 3 pictures\n")
+
+    monkeypatch.setattr("ofa_server.evaluate._MAX_BUSY_S", -1.0)
+    scripted_triton.requests.clear()
+    assert evaluate("caption", caption_file, "--predictions", caption_file.parent / "more") == 1
+    assert "3 of 3 pictures have no answer" in capsys.readouterr().err
+
+
+def test_no_requests_at_a_time_are_refused(
+    evaluate: Evaluate, caption_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate("caption", caption_file, "--concurrency", "0") == 1
+    assert "--concurrency is 0; it must be 1 or more" in capsys.readouterr().err
+
+
+def test_the_progress_bar_counts_what_earlier_runs_did(
+    evaluate: Evaluate,
+    caption_file: Path,
+    scripted_triton: ScriptedTriton,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def bars() -> list[str]:
+        """The bar as it was drawn, one time after the other, on standard error."""
+        return re.findall(r"\d+%\|.*?\| \d/\d .*? pictures", capsys.readouterr().err)
+
+    scripted_triton.answer = caption_truly
+    assert evaluate("caption", caption_file) == 0
+    first, *_, last = bars()
+    assert "| 0/3 " in first
+    assert "| 3/3 " in last
+
+    [kept] = caption_file.parent.glob("*.predictions.jsonl")
+    origin, one, *_ = kept.read_text("utf-8").splitlines(keepends=True)
+    kept.write_text(origin + one, "utf-8")
+    assert evaluate("caption", caption_file) == 0
+    first, *_, last = bars()
+    assert "| 1/3 " in first
+    assert "| 3/3 " in last
+
+
 def test_half_a_line_of_a_killed_run_is_asked_again(
     evaluate: Evaluate, caption_file: Path, scripted_triton: ScriptedTriton
 ) -> None:
@@ -207,7 +264,9 @@ def test_published_caption_annotations_are_read(
     asked = {request["image"].item() for request in scripted_triton.requests}
     assert asked == {b"apple.jpg", b"cup.jpg"}
     assert scores_of(capsys.readouterr().out)["BLEU-4"] == 100
-    lines = (tmp_path / "annotations.caption.predictions.jsonl").read_text("utf-8").splitlines()
+    lines = (
+        (tmp_path / "annotations.json.caption.predictions.jsonl").read_text("utf-8").splitlines()
+    )
     kept = {entry["key"]: entry["prediction"] for entry in map(json.loads, lines[1:])}
     assert kept == {"42": CAPTIONS["apple.jpg"], "7": CAPTIONS["cup.jpg"]}
 
@@ -241,6 +300,11 @@ def test_questions_are_asked_as_vqa_publishes_them(
     )
     expected = 100 * (1 + (8 * 2 / 3 + 2 * 1 / 3) / 10) / 2
     assert scores_of(capsys.readouterr().out) == {"Accuracy": pytest.approx(expected, abs=0.01)}
+
+    # Answers to other questions are no answers to these.
+    questions.write_text(questions.read_text("utf-8").replace("which", "what"), "utf-8")
+    assert evaluate("vqa", annotations, "--questions", questions) == 1
+    assert "holds predictions for questions" in capsys.readouterr().err
 
 
 def test_questions_of_ones_own(

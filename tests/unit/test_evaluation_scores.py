@@ -1,5 +1,6 @@
 """The metrics of `ofa evaluate`: the examples of the papers that define them, and their rules."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from pycocoevalcap.spice import get_stanford_models
 
+from ofa_server.evaluation.benchmark import EvaluationError
 from ofa_server.evaluation.boxes import overlap
 from ofa_server.evaluation.captions import score_captions
 from ofa_server.evaluation.questions import accuracy, normalize
@@ -71,6 +73,38 @@ def test_without_java_the_rest_is_scored(no_java: None, capsys: pytest.CaptureFi
     assert list(scores) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"]
     assert scores["ROUGE-L"] == pytest.approx(200 / 3)
     assert "Java is not on PATH" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(shutil.which("java") is None, reason="Java is not on PATH")
+def test_a_caption_of_two_lines_is_one_caption() -> None:
+    """Java's tokenizer would take a carriage return for the end of a caption."""
+    written = {"1": ["a man rides\r\na brown horse\u2028on the beach"], "2": CAPTIONS["2"]}
+    references = {key: CAPTIONS[key] for key in written}
+    assert score_captions(references, written)["BLEU-4"] == pytest.approx(100)
+
+
+def test_the_rest_is_scored_where_meteor_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    java = tmp_path / "java"
+    # As the tokenizer it copies its input file; as METEOR it says nothing.
+    java.write_text(
+        '#!/bin/sh\ncase "$*" in *PTBTokenizer*) for last; do :; done; cat "$last";; esac\n'
+    )
+    java.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    scores = score_captions(CAPTIONS, CAPTIONS)
+    assert list(scores) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"]
+    assert "METEOR is left out" in capsys.readouterr().err
+
+
+def test_a_tokenizer_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    java = tmp_path / "java"
+    java.write_text("#!/bin/sh\nexit 1\n")
+    java.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(EvaluationError, match="the PTB tokenizer's Java program failed"):
+        score_captions(CAPTIONS, CAPTIONS)
 
 
 @pytest.mark.skipif(shutil.which("java") is None, reason="Java is not on PATH")
@@ -148,10 +182,15 @@ def test_answers_are_compared_as_they_are_where_all_agree() -> None:
         ("1,000", "1000"),
         ("red/white", "red white"),
         ("red / white", "red white"),
-        ("don't", "don t"),
+        ("don't", "don't"),
+        ("dont", "don't"),
+        ("yall'd've", "y'all'd've"),
+        ("somebody'd", "somebodyd"),
+        ("10:30", "10:30"),
+        ("stop!", "stop"),
         ("yes, it is", "yes it is"),
         ("why?", "why"),
-        ("left-right", "left-right"),
+        ("left-right", "left right"),
     ],
 )
 def test_answers_are_normalised(answer: str, normal: str) -> None:

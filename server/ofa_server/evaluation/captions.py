@@ -44,7 +44,8 @@ class CaptionBenchmark(Benchmark):
         """
         if importlib.util.find_spec("pycocoevalcap") is None:
             raise EvaluationError(
-                "captions are scored by pycocoevalcap; pip install 'ofa-triton[evaluate]'"
+                "captions are scored by pycocoevalcap, which is not installed; in a checkout: "
+                "pip install '.[evaluate]'"
             )
         if source.annotations.suffix == ".jsonl":
             captioned = read_lines(source.annotations, _parse_line)
@@ -123,8 +124,9 @@ def score_captions(references: Texts, candidates: Texts) -> dict[str, float]:
 
     bleu, _ = Bleu(4).compute_score(references, candidates, verbose=0)
     scores = {f"BLEU-{order}": value for order, value in enumerate(bleu, start=1)}
-    if has_java:
-        scores["METEOR"] = _meteor(references, candidates)
+    meteor = _meteor(references, candidates) if has_java else None
+    if meteor is not None:
+        scores["METEOR"] = meteor
     scores["ROUGE-L"], _ = Rouge().compute_score(references, candidates)
     scores["CIDEr"], _ = Cider().compute_score(references, candidates)
     spice = _spice(references, candidates) if has_java else None
@@ -137,8 +139,19 @@ def _tokenize(captions: Texts) -> Texts:
     """Lower-case words without punctuation, as the Penn Treebank has them."""
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-    texts = {key: [{"caption": text} for text in given] for key, given in captions.items()}
-    tokenized: Texts = PTBTokenizer().tokenize(texts)
+    # The tokenizer gives one line a caption back, and Java knows more ends of a line than "\n".
+    texts = {
+        key: [{"caption": " ".join(text.split())} for text in given]
+        for key, given in captions.items()
+    }
+    try:
+        tokenized: Texts = PTBTokenizer().tokenize(texts)
+    except OSError as error:
+        raise EvaluationError(f"pycocoevalcap cannot write into its own folder: {error}") from error
+    if {key: len(given) for key, given in tokenized.items()} != {
+        key: len(given) for key, given in captions.items()
+    }:
+        raise EvaluationError("the PTB tokenizer's Java program failed; see its message above")
     return tokenized
 
 
@@ -150,13 +163,20 @@ def _split_words(captions: Texts) -> Texts:
     }
 
 
-def _meteor(references: Texts, candidates: Texts) -> float:
+def _meteor(references: Texts, candidates: Texts) -> float | None:
+    """None, after a sentence on standard error, where its Java program fails."""
     from pycocoevalcap.meteor.meteor import Meteor
 
     meteor = Meteor()
     try:
         score, _ = meteor.compute_score(references, candidates)
-    finally:  # it ends its process, but leaves these open
+    except (OSError, ValueError):
+        _warn("METEOR is left out: its Java program failed")
+        return None
+    finally:
+        if meteor.lock.locked():  # its __del__ would wait for it for ever
+            meteor.lock.release()
+        # It ends its process, but leaves these open.
         meteor.meteor_p.stdout.close()
         meteor.meteor_p.stderr.close()
     return float(score)

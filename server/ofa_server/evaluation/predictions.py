@@ -51,8 +51,11 @@ class PredictionFile:
         self._write({"key": key, "prediction": prediction})
 
     def _write(self, entry: Mapping[str, Prediction]) -> None:
-        self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise EvaluationError(f"{self._file.name} cannot be written ({error})") from error
 
     def __enter__(self) -> Self:
         return self

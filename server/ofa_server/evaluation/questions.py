@@ -18,10 +18,28 @@ from ofa_server.evaluation.benchmark import (
     read_lines,
 )
 
-_PUNCTUATION = ";:/'[]\"()=+\\_><@`,?"
+_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _DIGITS = {"none": "0"} | {word: str(number) for number, word in enumerate(_NUMBERS)}
 _ARTICLES = frozenset({"a", "an", "the"})
+_CONTRACTIONS = """
+    ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't
+    haven't he'd he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am might've mightn't
+    mightn't've must've mustn't needn't not've o'clock oughtn't 'ow's'at shan't she'd've should've
+    shouldn't shouldn't've somebody'd've somebody'll somebody's someone'd someone'd've someone'll
+    someone's something'd something'd've something'll that's there'd there'd've there're there's
+    they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll what're
+    what's what've when's where'd where's where've who'd who'd've who'll who's who've why'll why're
+    why's won't would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're
+    you've
+"""
+#: A word that lacks one of its apostrophes gets it back. The last entry is the script's own.
+_MENDED = {
+    word[:at] + word[at + 1 :]: word
+    for word in _CONTRACTIONS.split()
+    for at, character in enumerate(word)
+    if character == "'"
+} | {"somebody'd": "somebodyd"}
 
 
 class QuestionBenchmark(Benchmark):
@@ -114,10 +132,9 @@ def _one_line(answer: str) -> str:
 
 
 def normalize(answer: str) -> str:
-    """Lower case without punctuation and articles, numbers up to ten as digits.
+    """Lower case without punctuation and articles, numbers up to ten as digits, "dont" as "don't".
 
-    The official script also puts apostrophes into words such as "dont". That maps different words
-    to different words and both sides alike, so it decides nothing and is left out.
+    Source: `processPunctuation` and `processDigitArticle` of the same script.
     """
     text = answer
     has_number = re.search(r"\d,\d", answer) is not None
@@ -126,4 +143,4 @@ def normalize(answer: str) -> str:
         text = text.replace(mark, "" if stands_alone or has_number else " ")
     text = re.sub(r"\.(?!\d)", "", text)
     words = [_DIGITS.get(word, word) for word in text.lower().split()]
-    return " ".join(word for word in words if word not in _ARTICLES)
+    return " ".join(_MENDED.get(word, word) for word in words if word not in _ARTICLES)

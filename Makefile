@@ -19,7 +19,7 @@ help: ## list the verbs
 
 setup: $(SETUP) ## make .venv with everything pinned (under a second when nothing changed)
 
-demo: $(ALL_TASKS) ## every task on the sample pictures through a real Triton; contact sheet in build/demo.png
+demo: $(ALL_TASKS) ## nine tasks on the sample pictures through a real Triton; contact sheet in build/demo.png
 	@.venv/bin/python examples/demo.py --repository $(REPOSITORY) --contact-sheet build/demo.png \
 	  --requests examples/requests.json samples
 
@@ -34,7 +34,7 @@ lint: $(SETUP) ## ruff and mypy
 
 oracle: $(ORACLE) ## make .venv-oracle with the reference (modelscope), for parity and bench
 
-parity: $(SETUP) $(ORACLE) ## record answers of the reference now and compare ours (PARITY_SIZES="tiny base large")
+parity: $(SETUP) $(ORACLE) ## record answers of the reference now and compare ours (PARITY_SIZES="tiny small base bundled")
 	@.venv/bin/pytest -m parity
 
 parity-all: $(SETUP) $(ORACLE) ## record every answer of the reference again, compare, write the table of docs/parity.md
@@ -50,8 +50,8 @@ train: $(SETUP) training/node_modules ## train the bundled checkpoints again (ho
 	@.venv/bin/python -m training.export_checkpoint tasks $(CHECKPOINT)
 	@.venv/bin/python -m training.export_checkpoint chinese $(CHINESE)
 
-bench: $(EXPORTED) $(ORACLE) ## measure the generator against the reference, and the server
-	@.venv/bin/python -m benchmarks.generator && .venv/bin/python -m benchmarks.serving
+bench: $(EXPORTED) $(ORACLE) ## measure the generator and lists of labels against the reference, and the server
+	@.venv/bin/python -m benchmarks.generator && .venv/bin/python -m benchmarks.labels && .venv/bin/python -m benchmarks.serving
 
 load: $(EXPORTED) ## Locust against a server of its own: requests a second, percentiles, Triton's times
 	@.venv/bin/python load_tests/run.py --repository $(REPOSITORY)
@@ -76,7 +76,7 @@ $(EXPORTED): $(SETUP) $(wildcard $(CHECKPOINT)/*.*) $(SOURCES)
 	@.venv/bin/ofa export $(CHECKPOINT) --repository $(REPOSITORY)
 
 $(TASKS:%=$(REPOSITORY)/%/1/manifest.json): $(REPOSITORY)/%/1/manifest.json: $(CHECKPOINT)/tasks/%.json $(SETUP) \
-  $(wildcard $(CHECKPOINT)/*.*) $(SOURCES)
+  $(wildcard $(CHECKPOINT)/*.* $(CHECKPOINT)/tasks/*_labels.json) $(SOURCES)
 	@.venv/bin/ofa export $(CHECKPOINT) --configuration $< --repository $(REPOSITORY)
 
 $(REPOSITORY)/caption_zh/1/manifest.json: $(SETUP) $(wildcard $(CHINESE)/*.*) $(SOURCES)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from benchmarks.common import OUTPUT, ROOT
 from ofa.tasks import Task, load_task
+from ofa.tensors import Tensors
 
-ROOT = Path(__file__).parents[1]
-#: For everything that a benchmark writes.
-OUTPUT = ROOT / "build" / "benchmarks"
 SAMPLES = ROOT / "samples"
 _PICTURE_SUFFIXES = {".jpg", ".png", ".webp"}
 
@@ -47,3 +48,17 @@ def load_exported_task(repository: Path, name: str) -> Task:
 def load_exported_generator(repository: Path, name: str) -> torch.jit.ScriptModule:
     """The generator of an export, as the server's backend loads it."""
     return torch.jit.load(str(repository / f"{name}_generator" / "1" / "model.pt"))
+
+
+def read_texts(task: Task, row: Tensors, outputs: Sequence[Tensor]) -> list[str]:
+    """What a task says of one request, best first.
+
+    Args:
+        task: the request's.
+        row: what its preprocessing made of the request.
+        outputs: of the generator, for a batch of this row alone.
+    """
+    tensors = {spec.name: row[spec.name] for spec in task.tensors.kept}
+    for spec, tensor in zip(task.tensors.generator_outputs, outputs, strict=True):
+        tensors[spec.name] = tensor[0].numpy()
+    return [text.decode() for text in task.postprocess(tensors)[task.results]]

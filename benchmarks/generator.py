@@ -13,31 +13,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from benchmarks.exported import OUTPUT, ROOT, SAMPLES, export, list_pictures, load_exported_task
+from benchmarks.common import OUTPUT, ROOT, progress
+from benchmarks.exported import SAMPLES, export, list_pictures, load_exported_task
 from benchmarks.machine import Machine, describe_machine, measure_gemm_rate
 from benchmarks.work import count_work
-from benchmarks.worker import Answered, Worker
+from benchmarks.worker import Answered, Turn, both_sides
 from ofa.model import ModelConfig
 from tests.reference.checkpoints import RECIPES, Calibration, write_checkpoint
 
 SIZES = ("tiny", "medium", "base", "large", "huge")
-#: TorchScript optimises in its first runs; the reference has nothing of the kind.
-OUR_WARMUPS = 3
-REFERENCE_WARMUPS = 1
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One picture, captioned by both sides one after the other."""
-
-    picture: str
-    ours: Answered
-    reference: Answered
 
 
 @dataclass(frozen=True)
@@ -147,38 +135,14 @@ def measure(checkpoint: Path, pictures: list[Path], num_threads: int) -> Measure
     source_ids = task.tokenizer.encode(task.settings.prompt, task.settings.max_source_length)
     num_steps = defaults.max_length + 1
     turns, gemm_rates = [], []
-    with (
-        Worker(
-            ROOT / ".venv-oracle" / "bin" / "python",
-            "benchmarks.generator_reference",
-            [str(checkpoint)],
-            num_threads,
-            OUTPUT / "reference.log",
-        ) as reference,
-        Worker(
-            Path(sys.executable),
-            "benchmarks.generator_ours",
-            [str(repository), name],
-            num_threads,
-            OUTPUT / "ours.log",
-        ) as ours,
-    ):
-        progress("warming up the reference (building its pipeline takes half a minute), then ours")
-        for _ in range(REFERENCE_WARMUPS):
-            reference.answer(pictures[0])
-        for _ in range(OUR_WARMUPS):
-            ours.answer(pictures[0])
-        starting = [side.take_peak_memory() for side in (ours, reference)]
-        for number, picture in enumerate(pictures, 1):
-            turn = Turn(picture.name, ours.answer(picture), reference.answer(picture))
+    with both_sides(
+        "generator", [str(repository), name], [str(checkpoint)], pictures[0], num_threads
+    ) as sides:
+        starting = [side.take_peak_memory() for side in (sides.ours, sides.reference)]
+        for turn in sides.take_turns(pictures):
             turns.append(turn)
             gemm_rates.append(measure_gemm_rate(num_threads))
-            progress(
-                f"{number} of {len(pictures)}: {picture.name}, "
-                f"ours {turn.ours.seconds['whole']:.3f} s, "
-                f"reference {turn.reference.seconds['whole']:.3f} s"
-            )
-        captioning = [side.take_peak_memory() for side in (ours, reference)]
+        captioning = [side.take_peak_memory() for side in (sides.ours, sides.reference)]
     return Measurement(
         name=name,
         setting=(
@@ -261,11 +225,6 @@ def medians(results: list[Answered]) -> dict[str, float]:
 def format_memory(memory: PeakMemory) -> str:
     """Both peaks in gigabytes."""
     return f"{memory.captioning / 1e9:.2f} GB captioning, {memory.starting / 1e9:.2f} GB until warm"
-
-
-def progress(line: str) -> None:
-    """Say what is going on, apart from the table."""
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

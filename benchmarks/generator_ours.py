@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.exported import load_exported_generator, load_exported_task
+from benchmarks.exported import load_exported_generator, load_exported_task, read_texts
 from benchmarks.worker import Answered, answer_pictures
 from ofa.export import stack_rows
 
@@ -39,14 +39,11 @@ class OurSide:
         arguments = stack_rows([row], self.task)
         hypotheses = self.generator(*arguments)
         generated = time.perf_counter()
-        tensors = {spec.name: row[spec.name] for spec in self.task.tensors.kept}
-        for spec, tensor in zip(self.task.tensors.generator_outputs, hypotheses, strict=True):
-            tensors[spec.name] = tensor[0].numpy()
-        answer = self.task.postprocess(tensors)
+        captions = read_texts(self.task, row, hypotheses)
         end = time.perf_counter()
         stages = self._time_stages(arguments[0], arguments[1])
         return Answered(
-            [caption.decode() for caption in answer["captions"]],
+            captions,
             {
                 "decode, resize": prepared - start,
                 **stages,

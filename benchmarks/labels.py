@@ -1,11 +1,13 @@
-"""How fast are all labels scored, ours against ModelScope's own pipeline?
+"""What does a list of labels cost, ours against ModelScope's own pipeline?
 
     .venv/bin/python -m benchmarks.labels                 a made-up checkpoint of size tiny
     .venv/bin/python -m benchmarks.labels --size base
 
-As many labels as ImageNet has classes, behind BOS, and as many as VQA has answers, behind the
-question. Both sides score the same labels with the same weights and threads, in turn in one run.
-Prints a table in Markdown, and writes every single time to `build/benchmarks/labels-SIZE.json`.
+A list as long as ImageNet's classes, all scored, beside a caption; and one as long as VQA's
+answers, searched as a trie and all scored, beside the answer to the same question without a list.
+Beam and lengths are the same for all: an answer without a list may be as long as the longest label.
+Both sides have the same weights and threads and answer in turn in one run. Prints a table in
+Markdown, and writes every single time, by stage, to `build/benchmarks/labels-SIZE.json`.
 """
 
 from __future__ import annotations
@@ -13,57 +15,102 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 
-from benchmarks.exported import OUTPUT, ROOT, SAMPLES, export, list_pictures
+from benchmarks.common import OUTPUT, progress
+from benchmarks.exported import SAMPLES, export, list_pictures
 from benchmarks.generator import SIZES
 from benchmarks.machine import describe_machine
-from benchmarks.worker import Answered, Worker
-from tests.reference.checkpoints import RECIPES, Calibration, write_checkpoint
+from benchmarks.worker import Answered, Turn, both_sides
+from ofa.tokenizer import load_tokenizer
+from tests.reference.checkpoints import (
+    LABEL_FILE,
+    RECIPES,
+    Calibration,
+    write_checkpoint,
+    write_configuration,
+)
 
 #: Labels that the reference decodes at once; the authors' scripts have 20.
 REFERENCE_CHUNK = 20
-#: TorchScript optimises in its first runs; the reference has nothing of the kind.
-OUR_WARMUPS = 3
-REFERENCE_WARMUPS = 1
+#: Labels may repeat themselves; blocked n-grams would put such a label out of the trie's reach.
+BEAM_SEARCH = {"beam_size": 5, "min_len": 1, "no_repeat_ngram_size": 0}
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is asked of every picture.
+class Search:
+    """One way to answer.
 
     Attributes:
+        name: in the table.
         task: ModelScope's name.
-        num_labels: to score.
-        prompt_type: what the decoder sees before a label.
-        text: beside the picture; empty for none.
+        settings: in `configuration.json`, beside those that all searches share.
     """
 
+    name: str
     task: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The same question with and without a list to choose the answer from.
+
+    Attributes:
+        num_labels: in the list.
+        text: asked beside the picture; empty for none.
+        freely: the search without the list.
+        within: those that have it.
+    """
+
     num_labels: int
-    prompt_type: str
     text: str
+    freely: Search
+    within: tuple[Search, ...]
 
 
-QUESTIONS = (
-    Question("image-classification", 1000, "none", ""),
-    Question("visual-question-answering", 3129, "prev_output", "what is left of the doughnut?"),
+_CLASSES, _ANSWERS = "image-classification", "visual-question-answering"
+COMPARISONS = (
+    Comparison(
+        1000,
+        "",
+        Search("a caption", "image-captioning"),
+        (Search("all classes scored", _CLASSES, {"gen_type": "traverse"}),),
+    ),
+    Comparison(
+        3129,
+        "what is left of the doughnut?",
+        Search("an open answer", _ANSWERS),
+        (
+            Search("answers as a trie", _ANSWERS, {"gen_type": "generation"}),
+            Search(
+                "all answers scored",
+                _ANSWERS,
+                {"gen_type": "traverse", "prompt_type": "prev_output"},
+            ),
+        ),
+    ),
 )
 
 
 @dataclass(frozen=True)
-class Turn:
-    """One picture, scored by both sides one after the other."""
+class Measured:
+    """One search's turns.
 
-    question: Question
-    picture: str
-    ours: Answered
-    reference: Answered
+    Attributes:
+        search: what was measured.
+        num_labels: that it chose from; 0 for any text.
+        turns: both sides' times.
+    """
+
+    search: Search
+    num_labels: int
+    turns: list[Turn]
 
 
 def main() -> None:
@@ -71,16 +118,19 @@ def main() -> None:
     OUTPUT.mkdir(parents=True, exist_ok=True)
     machine = describe_machine()
     pictures = list_pictures(SAMPLES)[: arguments.pictures]
-    turns: list[Turn] = []
-    for question in QUESTIONS:
-        turns += measure(question, arguments.size, pictures, arguments.threads)
+    compared = [
+        measure(comparison, arguments.size, pictures, arguments.threads)
+        for comparison in COMPARISONS
+    ]
     report = OUTPUT / f"labels-{arguments.size}.json"
-    report.write_text(
-        json.dumps({"machine": asdict(machine), "turns": [asdict(t) for t in turns]}, indent=1)
+    searches = [asdict(measured) for comparison in compared for measured in comparison]
+    report.write_text(json.dumps({"machine": asdict(machine), "searches": searches}, indent=1))
+    print(
+        f"**{arguments.size}**: float32, {arguments.threads} threads, one picture at a time; "
+        f"medians of {len(pictures)} turns"
     )
-    print(f"**{arguments.size}**: float32, {arguments.threads} threads, one picture at a time")
     print(f"\n{machine}\n")
-    print(format_table(turns))
+    print(format_table(compared))
     progress(f"every time: {report}")
 
 
@@ -89,7 +139,7 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--size", choices=SIZES, default="tiny", help="of the made-up checkpoint")
-    parser.add_argument("--pictures", type=int, default=3, metavar="N", help="turns a question")
+    parser.add_argument("--pictures", type=int, default=3, metavar="N", help="turns a search")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), metavar="N")
     return parser.parse_args()
 
@@ -107,74 +157,82 @@ def make_labels(count: int) -> list[str]:
     return list(labels)
 
 
-def measure(question: Question, size: str, pictures: list[Path], num_threads: int) -> list[Turn]:
-    """Have both sides score all labels for every picture, in turn."""
-    progress(f"building a made-up checkpoint of size {size} with {question.num_labels} labels")
-    checkpoint = OUTPUT / "checkpoints" / f"{size}-{question.num_labels}-labels"
-    recipe = RECIPES[size]
-    settings = {
-        "gen_type": "traverse",
-        "prompt_type": question.prompt_type,
-        "valid_batch_size": REFERENCE_CHUNK,
+def measure(
+    comparison: Comparison, size: str, pictures: list[Path], num_threads: int
+) -> list[Measured]:
+    """Have both sides answer about every picture, without the list first."""
+    count = comparison.num_labels
+    progress(f"building a made-up checkpoint of size {size} with {count} labels")
+    checkpoint = OUTPUT / "checkpoints" / f"{size}-{count}-labels"
+    recipe, labels = RECIPES[size], make_labels(count)
+    write_checkpoint(checkpoint, recipe, Calibration.load(recipe), {}, labels=labels)
+    tokenizer = load_tokenizer(recipe.language, checkpoint)
+    longest = max(len(tokenizer.encode_label(label)) for label in labels)
+    shared = {
+        "type": "ofa",
+        "language": recipe.language,
+        "beam_search": {**BEAM_SEARCH, "max_len_b": longest},
     }
-    labels = make_labels(question.num_labels)
-    write_checkpoint(checkpoint, recipe, Calibration.load(recipe), settings, question.task, labels)
-    progress("exporting")
-    repository = export(checkpoint, checkpoint.name)
-    with (
-        Worker(
-            ROOT / ".venv-oracle" / "bin" / "python",
-            "benchmarks.labels_reference",
-            [str(checkpoint), question.text],
-            num_threads,
-            OUTPUT / "reference.log",
-        ) as reference,
-        Worker(
-            Path(sys.executable),
-            "benchmarks.labels_ours",
-            [str(repository), checkpoint.name, question.text],
-            num_threads,
-            OUTPUT / "ours.log",
-        ) as ours,
-    ):
-        progress("warming up the reference (building its pipeline takes half a minute), then ours")
-        for _ in range(REFERENCE_WARMUPS):
-            reference.answer(pictures[0])
-        for _ in range(OUR_WARMUPS):
-            ours.answer(pictures[0])
-        turns = []
-        for number, picture in enumerate(pictures, 1):
-            turn = Turn(question, picture.name, ours.answer(picture), reference.answer(picture))
-            turns.append(turn)
-            progress(
-                f"{number} of {len(pictures)}: ours {turn.ours.seconds['whole']:.3f} s, "
-                f"reference {turn.reference.seconds['whole']:.3f} s"
-            )
-    return turns
+    in_list = {"answer2label": LABEL_FILE, "valid_batch_size": REFERENCE_CHUNK}
 
+    def take_turns(search: Search, settings: dict[str, Any]) -> list[Turn]:
+        write_configuration(checkpoint, search.task, {**shared, **settings, **search.settings})
+        progress(f"exporting: {search.name}")
+        repository = export(checkpoint, checkpoint.name)
+        ours = [str(repository), checkpoint.name, comparison.text]
+        reference = [str(checkpoint), comparison.text]
+        with both_sides("labels", ours, reference, pictures[0], num_threads) as sides:
+            return list(sides.take_turns(pictures))
 
-def format_table(turns: list[Turn]) -> str:
-    """Medians over the turns of every question, in Markdown."""
-    lines = [
-        "| task | labels | stage | ModelScope, s | ours, s | ratio |",
-        "|---|---|---|---|---|---|",
+    return [
+        Measured(comparison.freely, 0, take_turns(comparison.freely, {})),
+        *(Measured(search, count, take_turns(search, in_list)) for search in comparison.within),
     ]
-    for question in QUESTIONS:
-        asked = [turn for turn in turns if turn.question == question]
-        for stage in asked[0].ours.seconds:
-            theirs = median(turn.reference.seconds[stage] for turn in asked)
-            seconds = median(turn.ours.seconds[stage] for turn in asked)
+
+
+def format_table(compared: list[list[Measured]]) -> str:
+    """Medians in Markdown, and what each search takes more than the first of its comparison."""
+    lines = [
+        "| answer | list of | ModelScope, s | ours, s | ratio | ModelScope, +ms | ours, +ms |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for freely, *within in compared:
+        lines.append(f"| {freely.search.name} | - | {_seconds(freely)} | | |")
+        for measured in within:
+            more = [
+                f"{1000 * (seconds - without):+.0f}"
+                for seconds, without in zip(
+                    _medians(measured.turns), _medians(freely.turns), strict=True
+                )
+            ]
             lines.append(
-                f"| {question.task} | {question.num_labels} | {stage} "
-                f"| {theirs:.3f} | {seconds:.3f} | {theirs / seconds:.1f} |"
+                f"| {measured.search.name} | {measured.num_labels:,} | {_seconds(measured)} "
+                f"| {' | '.join(more)} |"
             )
+    turns = [turn for comparison in compared for measured in comparison for turn in measured.turns]
     same = sum(turn.ours.answers == turn.reference.answers for turn in turns)
-    return "\n".join((*lines, "", f"- Same label in {same} of {len(turns)} turns."))
+    return "\n".join(
+        (
+            *lines,
+            "",
+            "- +ms: more than the search without a list above it.",
+            f"- Same answer in {same} of {len(turns)} turns.",
+        )
+    )
 
 
-def progress(line: str) -> None:
-    """Say what is going on, apart from the table."""
-    print(line, file=sys.stderr, flush=True)
+def _seconds(measured: Measured) -> str:
+    theirs, ours = _medians(measured.turns)
+    return f"{theirs:.3f} | {ours:.3f} | {theirs / ours:.1f}"
+
+
+def _medians(turns: list[Turn]) -> tuple[float, float]:
+    """Seconds of the reference and ours."""
+
+    def whole(answered: list[Answered]) -> float:
+        return median(each.seconds["whole"] for each in answered)
+
+    return whole([turn.reference for turn in turns]), whole([turn.ours for turn in turns])
 
 
 if __name__ == "__main__":

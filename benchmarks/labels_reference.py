@@ -12,16 +12,19 @@ from pathlib import Path
 from benchmarks.generator_reference import ReferenceSide
 from benchmarks.worker import Answered, answer_pictures
 
+#: Where a pipeline's answer stands, whatever its task; the others are None.
+_RESULTS = ("labels", "text", "caption")
+
 
 class LabelReferenceSide(ReferenceSide):
-    """Scores all labels with the pipeline and times its parts."""
+    """Answers with the pipeline, within a list or freely, and times its parts."""
 
     def __init__(self, checkpoint: Path, question: str) -> None:
         super().__init__(checkpoint)
         self.question = question
 
     def answer(self, picture: Path) -> Answered:
-        """The likeliest label for a picture file."""
+        """The best text or label for a picture file."""
         self.seconds.clear()
         request: object = str(picture)
         if self.question:
@@ -29,13 +32,14 @@ class LabelReferenceSide(ReferenceSide):
         start = time.perf_counter()
         result = self.pipeline(request)
         whole = time.perf_counter() - start
+        best = next(result[name] for name in _RESULTS if result.get(name) is not None)
         parts = self.seconds
         return Answered(
-            [result["labels"]],
+            [best] if isinstance(best, str) else best,
             {
                 "picture and prompt": parts["decode, resize"],
                 "encoder with stem": parts["encoder with stem"],
-                "labels": parts["generation"] - parts["encoder with stem"],
+                "answer": parts["generation"] - parts["encoder with stem"],
                 "whole": whole,
             },
         )

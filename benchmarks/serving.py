@@ -14,7 +14,6 @@ import argparse
 import itertools
 import json
 import os
-import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,9 +24,8 @@ from statistics import mean, quantiles
 import numpy as np
 import torch
 
+from benchmarks.common import OUTPUT, ROOT, progress
 from benchmarks.exported import (
-    OUTPUT,
-    ROOT,
     SAMPLES,
     export,
     list_pictures,
@@ -235,11 +233,6 @@ def format_report(measurement: Measurement) -> str:
             "```",
         ]
     return "\n".join(lines)
-
-
-def progress(line: str) -> None:
-    """Say what is going on, apart from the tables."""
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A process of its own for each side of a comparison, given one picture at a time.
+"""A process of its own for each side of a comparison, given one picture at a time, in turn.
 
 The sides need different environments, and a peak of memory belongs to a process. Python objects
 travel over a pair of pipes, so whatever a library prints cannot be taken for an answer.
@@ -9,11 +9,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Self
+
+from benchmarks.common import OUTPUT, ROOT, progress
+
+#: TorchScript optimises in its first runs; the reference has nothing of the kind.
+OUR_WARMUPS = 3
+REFERENCE_WARMUPS = 1
 
 
 @dataclass(frozen=True)
@@ -21,7 +28,7 @@ class Answered:
     """What a side did with one picture.
 
     Attributes:
-        answers: captions or labels, best first.
+        answers: texts or labels, best first.
         seconds: by stage, and for the "whole".
     """
 
@@ -55,7 +62,7 @@ class Worker:
         with log.open("wb") as log_file:
             self._process = subprocess.Popen(
                 command,
-                cwd=Path(__file__).parents[1],
+                cwd=ROOT,
                 env={**os.environ, "OMP_NUM_THREADS": str(num_threads)},
                 stdin=subprocess.DEVNULL,
                 stdout=log_file,
@@ -106,6 +113,75 @@ class Worker:
             raise WorkerError(
                 f"a worker has died; the end of {self._log}:\n{last_lines}"
             ) from error
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One picture, answered by both sides one after the other."""
+
+    picture: str
+    ours: Answered
+    reference: Answered
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The two workers of a comparison, warm."""
+
+    ours: Worker
+    reference: Worker
+
+    def take_turns(self, pictures: Sequence[Path]) -> Iterator[Turn]:
+        """Have both sides answer every picture."""
+        for number, picture in enumerate(pictures, 1):
+            turn = Turn(picture.name, self.ours.answer(picture), self.reference.answer(picture))
+            progress(
+                f"{number} of {len(pictures)}: {picture.name}, "
+                f"ours {turn.ours.seconds['whole']:.3f} s, "
+                f"reference {turn.reference.seconds['whole']:.3f} s"
+            )
+            yield turn
+
+
+@contextmanager
+def both_sides(
+    benchmark: str,
+    our_arguments: list[str],
+    reference_arguments: list[str],
+    picture: Path,
+    num_threads: int,
+) -> Iterator[Sides]:
+    """Start and warm up both sides.
+
+    Args:
+        benchmark: name of the modules `benchmarks.NAME_ours` and `benchmarks.NAME_reference`.
+        our_arguments: of our module.
+        reference_arguments: of the reference's.
+        picture: to warm up with.
+        num_threads: of either side.
+    """
+    with (
+        Worker(
+            ROOT / ".venv-oracle" / "bin" / "python",
+            f"benchmarks.{benchmark}_reference",
+            reference_arguments,
+            num_threads,
+            OUTPUT / "reference.log",
+        ) as reference,
+        Worker(
+            Path(sys.executable),
+            f"benchmarks.{benchmark}_ours",
+            our_arguments,
+            num_threads,
+            OUTPUT / "ours.log",
+        ) as ours,
+    ):
+        progress("warming up the reference (building its pipeline takes half a minute), then ours")
+        for _ in range(REFERENCE_WARMUPS):
+            reference.answer(picture)
+        for _ in range(OUR_WARMUPS):
+            ours.answer(picture)
+        yield Sides(ours, reference)
 
 
 def answer_pictures(answer: Callable[[Path], Answered]) -> None:

@@ -1,7 +1,7 @@
 """Made-up checkpoints with a configuration for every task, exported into one repository.
 
-One weight file in English, one in Chinese and one that draws; what else a checkpoint does is up to
-its configuration.
+One weight file in English, one in Chinese, one that draws and one of the 6B model's layout; what
+else a checkpoint does is up to its configuration.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from ofa.tokenizer import ChineseTokenizer
 from ofa_server.cli import main
+from tests.reference.checkpoints import RECIPES, Calibration, write_checkpoint
 from tests.unit import tiny, tiny_drawing
 
 #: Some begin alike, one is another's beginning.
@@ -68,6 +69,8 @@ def write_checkpoints(folder: Path) -> dict[str, Export]:
     embedding = model.decoder.embed_tokens.weight.detach()
     # The range of location tokens leaves these two in, and random weights would choose them.
     embedding[[tiny.BOS, tiny.UNK]] = -embedding[tiny.EOS]
+    # In this order, random weights would give every box the wrong way round.
+    embedding[-1000:] = embedding[-1000:].flip(0)
     tiny.write_checkpoint(english, model, bpe)
     (english / LABEL_FILE).write_text(json.dumps({label: n for n, label in enumerate(LABELS)}))
     num_words = tiny.write_chinese_tokenizer(chinese)
@@ -85,7 +88,16 @@ def write_checkpoints(folder: Path) -> dict[str, Export]:
     codes = {"max_len_b": tiny_drawing.NUM_CODES, "min_len": tiny_drawing.NUM_CODES}
     draw = {"task": "text-to-image-synthesis", "beam_search": {"beam_size": 3, **codes}}
     exports["text_to_image"] = _write_configuration(drawing, "text_to_image", draw)
+    exports["caption_ofasys"] = _write_ofasys(folder / "ofasys")
     return exports
+
+
+def _write_ofasys(folder: Path) -> Export:
+    """The 6B model's layout, small but for its ViT, of which there is no small one."""
+    recipe = RECIPES["small-ofasys"]
+    settings = {"patch_image_size": 64, "beam_search": SEARCH}
+    write_checkpoint(folder, recipe, Calibration.load(recipe), settings)
+    return Export(folder, folder / "configuration.json")
 
 
 def _write_configuration(checkpoint: Path, name: str, settings: Mapping[str, Any]) -> Export:

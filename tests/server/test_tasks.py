@@ -30,6 +30,7 @@ LONG_TEXT = b"what does the image describe? a red apple to the left of a doughnu
 #: Two requests or more for each ensemble; those of one ensemble differ in shape and options.
 REQUESTS: dict[str, list[Values]] = {
     "caption_zh": [{"image": IMAGE}, {"image": WIDE, "num_captions": 3, "max_length": 5}],
+    "caption_ofasys": [{"image": IMAGE}, {"image": WIDE, "num_captions": 2, "beam_size": 2}],
     "vqa": [
         {"image": IMAGE, "text": b"what is it"},
         {"image": WIDE, "text": LONG_TEXT},

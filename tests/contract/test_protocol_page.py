@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from ofa.image import MAX_IMAGE_BYTES, MAX_IMAGE_SIDE
+from ofa.clip_tokenizer import CONTEXT_LENGTH
+from ofa.image import MAX_IMAGE_BYTES, MAX_IMAGE_SIDE, MAX_JPEG_SCANS
 from ofa.options import COUNT_OPTION, OPTION_DTYPES
 from ofa.tasks import TASKS, Task
 from ofa.tasks.task import MAX_TEXT_BYTES
 from tests.unit import tiny
 
+MODEL_REPOSITORY = Path(__file__).parents[2] / "model_repository"
 PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text("utf-8")
 SECTIONS = dict(re.findall(r"^### `(\w+)`\n(.*?)(?=^##)", PAGE, re.MULTILINE | re.DOTALL))
 
@@ -48,3 +50,13 @@ def test_the_options_of_beam_search_are_described() -> None:
 def test_the_limits_are_the_library_s() -> None:
     for limit in (MAX_IMAGE_BYTES, MAX_IMAGE_SIDE, MAX_TEXT_BYTES):
         assert f"{limit:,}" in PAGE
+    assert f"{MAX_JPEG_SCANS} scans in a JPEG" in PAGE
+    assert f"more than {CONTEXT_LENGTH - 2} of its tokens is refused" in PAGE
+
+
+def test_the_queue_is_that_of_the_configurations() -> None:
+    config = (MODEL_REPOSITORY / "generator" / "config.pbtxt").read_text("utf-8")
+    [size] = set(re.findall(r"max_queue_size: (\d+)", config))
+    [microseconds] = set(re.findall(r"default_timeout_microseconds: (\d+)", config))
+    assert f"{size} requests wait already" in PAGE
+    assert f"or {int(microseconds) // 1_000_000} s |" in PAGE

@@ -47,13 +47,20 @@ def test_large_pictures_have_thicker_lines() -> None:
 
 
 @pytest.mark.parametrize(
-    "corners",
-    [(20, 20, 20, 20), (40, 30, 20, 10), (-9, -9, 200, 200)],
+    ("corners", "edges"),
+    [
+        ((20, 20, 20, 20), (20, 20, 20, 20)),
+        ((40, 30, 20, 10), (20, 10, 40, 30)),
+        ((-9, 10, 30, 200), (0, 10, 30, 39)),
+    ],
     ids=["no pixels", "corners swapped", "beyond the picture"],
 )
-def test_any_box_can_be_painted(corners: tuple[float, float, float, float]) -> None:
+def test_any_box_can_be_painted(
+    corners: tuple[float, float, float, float], edges: tuple[int, int, int, int]
+) -> None:
     painted = paint_boxes(Image.new("RGB", (60, 40), GREY), [box(*corners)])
     assert painted.size == (60, 40)
+    np.testing.assert_allclose(red_edges(painted), edges, atol=1)  # Pillow adds a pixel to none
 
 
 def test_the_picture_is_the_one_that_the_server_saw(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ ENSEMBLES = {
     "read_text": ["ocr"],
     "summarize": ["summarization"],
     "classify_text": ["text_classification"],
+    "generate": ["generate"],
 }
 
 

@@ -76,7 +76,7 @@ class Case:
 
     @property
     def size(self) -> str:
-        """What `make parity PARITY_SIZES=…` calls it: tiny, small, base, large or bundled."""
+        """What `make parity PARITY_SIZES=…` calls it: a published size, small or bundled."""
         return self.checkpoint.partition("-")[0] if self.checkpoint in RECIPES else "bundled"
 
     def prepare(self, scratch: Path) -> Path:
@@ -107,8 +107,11 @@ def _search(name: str, checkpoint: str = "small", **beam_search: Any) -> Case:
 
 CAPTIONING = (
     Case("tiny", "tiny", {"beam_search": PUBLISHED_SEARCH}, ALL_PICTURES),
+    Case("medium", "medium", {"beam_search": PUBLISHED_SEARCH}, _pictures("scene.jpg")),
     Case("base", "base", {"beam_search": PUBLISHED_SEARCH}),
     Case("large", "large", {"beam_search": PUBLISHED_SEARCH}, _pictures("scene.jpg", "turned.jpg")),
+    Case("huge", "huge", {"beam_search": PUBLISHED_SEARCH}, _pictures("scene.jpg")),
+    _search("heads-of-80", "small-heads-of-80"),
     _search("beam-1", beam_size=1),
     _search("beam-2", beam_size=2),
     _search("beam-12", beam_size=12),
@@ -472,6 +475,16 @@ GENERATION = (
         "generate",
     ),
     Case(
+        "generate-zh",
+        "small-zh",
+        _FEW_PIXELS,
+        (
+            Request("scene.jpg", "图片描述了什么内容?"),
+            Request("turned.jpg", "这里<mask>是什么 <bin_10><bin_999>"),
+        ),
+        "generate",
+    ),
+    Case(
         "generate-text",
         "small",
         {},
@@ -521,6 +534,16 @@ PUBLISHED_SIZES = (
         _pictures("scene.jpg", "turned.jpg"),
         "image-classification",
         _names(60),
+    ),
+    Case(
+        "tiny-generate",
+        "tiny",
+        {},
+        (
+            Request("scene.jpg", " what is <mask> of the region? region: <bin_10> <bin_200>"),
+            Request("turned.jpg", " where is the old car?"),
+        ),
+        "generate",
     ),
     Case("tiny-ocr", "tiny-zh", _OCR, _OCR_PICTURES[:2], "ocr-recognition"),
     Case(
@@ -574,6 +597,7 @@ _SERVED = (
     ("ocr", "ocr-recognition", "read_text"),
     ("summarization", "text-summarization", "summarize"),
     ("text_classification", "text-classification", "classify_text"),
+    ("generate", "generate", "generate"),
 )
 
 
@@ -582,12 +606,11 @@ def _bundled() -> Iterator[Case]:
     asked = json.loads((ROOT / "examples" / "requests.json").read_text(encoding="utf-8"))
     english, chinese = CHECKPOINTS / "ofa-emoji-tiny_en", CHECKPOINTS / "ofa-emoji-tiny_zh"
     for ensemble, task, verb in _SERVED:
-        is_shipped = ensemble == "caption" or (english / "tasks" / f"{ensemble}.json").exists()
-        if verb not in asked or not is_shipped:
-            continue
         requests = tuple(
             Request(
-                given.get("image"), given.get("question", given.get("text")), given.get("text2")
+                given.get("image"),
+                given.get("question", given.get("prompt", given.get("text"))),
+                given.get("text2"),
             )
             for given in asked[verb]
         )

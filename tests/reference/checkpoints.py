@@ -155,6 +155,8 @@ RECIPES = {
         Recipe("large", _LARGE, seed=4),
         Recipe("huge", _size(1280, 16, (24, 12), "resnet152"), seed=5),
         Recipe("small", _SMALL, seed=6, num_entries=1000),
+        # As wide as those of the huge size; no other has heads of more than 64.
+        Recipe("small-heads-of-80", _size(160, 2, (2, 3), "resnet18"), seed=6, num_entries=1000),
         Recipe("tiny-zh", _TINY, seed=11, calibration="tiny", num_entries=21133, language="zh"),
         Recipe("base-zh", _BASE, seed=3, calibration="base", num_entries=21133, language="zh"),
         Recipe("large-zh", _LARGE, seed=4, calibration="large", num_entries=21133, language="zh"),

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from ofa.tasks import TASKS
-from tests.reference.cases import CASES, TIES
+from tests.reference.cases import CASES, CHECKPOINTS, TIES
 from tests.reference.compare import check_case
 from tests.reference.golden import FOLDER, Answer, Recording
+from tests.reference.text_to_image import RECORDING
 
 # Too large for every test run: `make parity PARITY_SIZES=large` compares with them.
 SIZES = {"tiny", "small", "base", "bundled"}
@@ -49,6 +50,20 @@ def test_every_task_is_recorded() -> None:
     """At the small size, in detail; text-to-image has recordings of its own."""
     recorded = {case.task for case in CASES.values() if case.size == "small"}
     assert recorded == TASKS.keys() - {"text-to-image-synthesis"}
+
+
+def test_no_recording_is_left_over() -> None:
+    others = {"tokens", RECORDING.stem}
+    assert {path.stem for path in FOLDER.glob("*.json")} == CASES.keys() | others
+
+
+def test_everything_that_ships_is_recorded() -> None:
+    tasks = {path.stem for path in (CHECKPOINTS / "ofa-emoji-tiny_en" / "tasks").glob("*.json")}
+    files = {name for name in tasks if not name.endswith("_labels")}
+    assert {case.ensemble for case in CASES.values() if case.size == "bundled"} == {
+        "caption",
+        *files,
+    }
 
 
 def test_ties_are_few_and_none_is_bundled() -> None:

@@ -9,17 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
-from torch import nn
+from torch import Tensor, nn
 
 import ofa.generation.beam_decoder
 import ofa.generation.beam_search
+import ofa.model.encoder
 import ofa.model.vit
 import ofa.tasks.task
 import ofa.tasks.text_task
 import ofa.tasks.visual_grounding
 import ofa.tasks.visual_question_answering
+from ofa.model.encoder import Encoder
 from ofa.model.positions import UnappliedLayerNorm
 from ofa.model.vit import QuickGELU, VisionTransformer
 from ofa.tokenizer import EnglishTokenizer, Tokenizer
@@ -92,6 +95,14 @@ def _bgr(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def _raw_position_states(
+    encoder: Encoder, grid_height: int, grid_width: int, prompt_length: int
+) -> Tensor:
+    """`Encoder.position_states` before its two norms."""
+    image = encoder.image_positions(grid_height, grid_width)
+    return torch.cat([image, encoder.embed_positions.weight[:prompt_length]])
+
+
 def _encode_label_bare(tokenizer: Tokenizer, label: str) -> list[int]:
     return tokenizer.encode(label, 256)[1:-1]
 
@@ -119,6 +130,14 @@ BREAKS: dict[str, tuple[str, Break]] = {
     "two heads swapped in cross-attention": (
         "defaults",
         _swap_heads("decoder.layers.2.cross_attn"),
+    ),
+    "tanh in the GELU": (
+        "defaults",
+        _replace(ofa.model.encoder.F, "gelu", partial(F.gelu, approximate="tanh")),
+    ),
+    "source positions without their norm": (
+        "defaults",
+        _replace(ofa.model.encoder.Encoder, "position_states", _raw_position_states),
     ),
     "EOS rank rule": ("defaults", _rewrite_search("(rank < beam_size)", "(rank < beam_size - 1)")),
     "length divisor": ("defaults", _rewrite_search("step + 1.0", "step + 2.0")),
@@ -178,6 +197,11 @@ FORGOTTEN: dict[str, tuple[str, dict[str, object]]] = {
     "ImageNet statistics": ("classification", {"imagenet_default_mean_and_std": False}),
     "divisor of boxes": ("grounding-wide", {"max_image_size": 224}),
     "range": ("grounding", {"beam_search": {"max_len_b": 4, "min_len": 4}}),
+    # Its default holds for boxes too: no three location tokens may come twice.
+    "n-gram blocking of boxes": (
+        "grounding-free",
+        {"beam_search": {"max_len_b": 4, "min_len": 4, "no_repeat_ngram_size": 0}},
+    ),
     "labels": ("vqa-trie", {"answer2label": None}),
     "document": ("ocr-document-zh", {"is_document": False}),
     "prompt": ("ocr-scene", {"prompt": " what is the text on the image?"}),

@@ -2,6 +2,9 @@
 
 `.venv-oracle/bin/python -m tests.reference.oracle.record [CASE ...] [--size SIZE] [--output DIR]`
 
+`tokens` among the cases is what the tokenizers do. Text-to-image has a recorder of its own,
+`tests.reference.oracle.text_to_image`.
+
 When the weights of a shipped checkpoint change: `--size bundled`.
 
 A new case is a line in `tests/reference/cases.py`; a new recipe is calibrated first
@@ -9,7 +12,6 @@ A new case is a line in `tests/reference/cases.py`; a new recipe is calibrated f
 """
 
 import argparse
-import importlib.metadata
 import itertools
 import json
 import tempfile
@@ -23,6 +25,7 @@ from tests.reference.cases import CASES, Case, Request, weights_sha256
 from tests.reference.checkpoints import write_configuration
 from tests.reference.golden import (
     FOLDER,
+    NUM_THREADS,
     NUM_TOP,
     Answer,
     Hypothesis,
@@ -33,10 +36,11 @@ from tests.reference.golden import (
 )
 from tests.reference.oracle.pipeline import build_pipeline, use_prompt
 from tests.reference.oracle.tokens import record_tokens
+from tests.reference.oracle.versions import versions
 
 from modelscope.models.multi_modal import ofa_for_all_tasks  # isort: skip  # after its stand-ins
 
-PACKAGES = ("modelscope", "torch", "transformers", "tokenizers", "pillow", "numpy")
+TOKENS = "tokens"
 RESULTS = ("caption", "text", "boxes", "labels", "scores")
 
 
@@ -209,7 +213,7 @@ def record(case: Case) -> Recording:
         answers[request.name] = record_answer(pipeline, watch, ask(case, request))
     return Recording(
         weights_sha256=weights,
-        versions={name: importlib.metadata.version(name) for name in PACKAGES},
+        versions=versions(),
         answers=answers,
     )
 
@@ -226,19 +230,23 @@ def stand_in_task(case: Case, folder: Path) -> None:
 
 
 def main() -> None:
-    """Record the named cases, or all of them and the tokenizers."""
+    """Record what is named, or all cases and the tokenizers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cases", nargs="*", metavar="CASE")
     parser.add_argument("--size", help="of cases that are recorded too")
     parser.add_argument("--output", type=Path, default=FOLDER)
     arguments = parser.parse_args()
+    torch.set_num_threads(NUM_THREADS)
     arguments.output.mkdir(parents=True, exist_ok=True)
     chosen = [*arguments.cases, *(n for n, case in CASES.items() if case.size == arguments.size)]
-    for name in chosen or CASES:
+    for name in chosen or [*CASES, TOKENS]:
         print(f"recording {name}", flush=True)
-        record(CASES[name]).save(arguments.output / f"{name}.json")
-    if not chosen:
-        record_tokens(arguments.output / "tokens.json")
+        write = record_tokens if name == TOKENS else record(CASES[name]).save
+        path = arguments.output / f"{name}.json"
+        # `make parity-all` waits for the file and reads it as soon as it is there.
+        part = path.with_suffix(".part")
+        write(part)
+        part.replace(path)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Records the reference's text-to-image class on the made-up checkpoint: two minutes.
+"""Records the reference's text-to-image class on the made-up checkpoint: minutes.
 
 `.venv-oracle/bin/python -m tests.reference.oracle.text_to_image`
 
@@ -8,7 +8,6 @@ replaced by the inverse of the cumulative distribution, in the order in which it
 
 import argparse
 import functools
-import itertools
 import json
 import sys
 import tempfile
@@ -21,7 +20,8 @@ import torch
 
 import tests.reference.oracle.environment  # noqa: F401  # stand-ins before modelscope
 from tests.reference import text_to_image
-from tests.reference.golden import floats, some_values
+from tests.reference.golden import NUM_THREADS, floats, some_values
+from tests.reference.oracle.versions import versions
 
 import pytorch_lightning  # isort: skip  # a stand-in
 
@@ -34,6 +34,8 @@ sys.modules["taming.main"] = _training
 
 from modelscope.models.multi_modal import OfaForTextToImageSynthesis  # noqa: E402  # isort: skip
 from modelscope.preprocessors import OfaPreprocessor  # noqa: E402  # isort: skip
+
+FIRST_CODE_ID = 50265
 
 
 class LastPosition(torch.nn.Module):
@@ -58,20 +60,48 @@ def crc_of_set(token_ids: torch.Tensor) -> int:
 
 
 class Draws:
-    """Decides the reference's draws, and writes down what it drew from."""
+    """Decides the reference's draws, and writes down what it drew from, step by step.
 
-    def __init__(self) -> None:
+    Attributes:
+        codes: What was drawn, int64 [samples], samples in the order in which they are drawn.
+        log_probs: Theirs, float32 [samples], as the sampler was given them. What the reference
+            reports in the end are differences of float32 sums of hundreds of nats.
+        nuclei: A digest of every sample's nucleus.
+        nucleus_margins: How little decided any of them, see `nucleus_margins`.
+        draw_margins: The same for the codes: probability mass between a random number and the next
+            code, and nats between the code and its neighbours in rank.
+    """
+
+    def __init__(self, top_p: float) -> None:
+        self.codes: list[torch.Tensor] = []
+        self.log_probs: list[torch.Tensor] = []
         self.nuclei: list[list[int]] = []
-        self.margins: list[float] = []
-        self._steps = itertools.count()
+        self.nucleus_margins: list[list[float]] = []
+        self.draw_margins: list[list[float]] = []
+        self._top_p = top_p
         self._uniforms = torch.from_numpy(text_to_image.uniforms())
+        self._given = self._token_ids = torch.empty(0)
+
+    def watch_nucleus(self, sample_topp: Any, log_probs: torch.Tensor) -> Any:
+        """Around `Sampling._sample_topp`."""
+        given = log_probs[0].clone()  # it is overwritten
+        probs, token_ids = sample_topp(log_probs)
+        if len(self.nuclei) < text_to_image.NUM_CODES:  # after that only the end token is left
+            num_samples = text_to_image.NUM_SAMPLES  # which begin with one nucleus for all
+            self._given = given.expand(num_samples, -1)
+            self._token_ids = token_ids[0].expand(num_samples, -1)
+            is_kept = (probs[0] > 0).expand(num_samples, -1)
+            nuclei = zip(self._token_ids, is_kept, strict=True)
+            self.nuclei.append([crc_of_set(ids[kept]) for ids, kept in nuclei])
+            self.nucleus_margins.append(nucleus_margins(self._given, is_kept, self._top_p))
+        return probs, token_ids
 
     def multinomial(
         self, probs: torch.Tensor, num_samples: int, replacement: bool = False
     ) -> torch.Tensor:
         """In place of `torch.multinomial`, for all samples of one step."""
         assert replacement
-        step = next(self._steps)
+        step = len(self.codes)
         if step == text_to_image.NUM_CODES:  # nothing but the end token is left
             return torch.zeros(len(probs), num_samples, dtype=torch.long)
         mass = probs.double().cumsum(1)
@@ -80,16 +110,40 @@ class Draws:
         mass = mass.expand(len(target), -1)
         below = torch.cat([torch.zeros(len(target), 1), mass], dim=1).gather(1, ranks)
         above = mass.gather(1, ranks)
-        self.margins.append(min(float((target - below).min()), float((above - target).min())))
+        ranked = self._given.sort(descending=True).values
+        gaps = torch.nn.functional.pad(ranked[:, :-1] - ranked[:, 1:], (1, 0), value=torch.inf)
+        to_neighbour = torch.minimum(gaps.gather(1, ranks), gaps.gather(1, ranks + 1))
+        self.draw_margins.append(
+            _rounded(torch.minimum(target - below, above - target), to_neighbour)
+        )
+        token_ids = self._token_ids.gather(1, ranks)
+        self.codes.append(token_ids[:, 0] - FIRST_CODE_ID)
+        self.log_probs.append(self._given.gather(1, token_ids)[:, 0])
         return ranks.view(-1, num_samples)
 
-    def watch_nucleus(self, sample_topp: Any, log_probs: torch.Tensor) -> Any:
-        """Around `Sampling._sample_topp`."""
-        probs, token_ids = sample_topp(log_probs)
-        self.nuclei.append(
-            [crc_of_set(t[p > 0]) for p, t in zip(probs[0], token_ids[0], strict=True)]
-        )
-        return probs, token_ids
+
+def nucleus_margins(log_probs: torch.Tensor, is_kept: torch.Tensor, top_p: float) -> list[float]:
+    """How little decides which codes are kept, whichever sample is nearest to another nucleus.
+
+    Args:
+        log_probs: Of all tokens, [samples, vocabulary].
+        is_kept: bool [samples, ranks], of the likeliest tokens, likeliest first.
+        top_p: How much probability is kept at least.
+
+    Returns:
+        Probability mass: how far the sum is from `top_p`, with and without the last code.
+        Nats: how much likelier the last code is than the first that is left out.
+    """
+    ranked = log_probs.sort(descending=True).values
+    probs = ranked.exp().double()
+    last = is_kept.sum(1, keepdim=True) - 1
+    kept = probs.cumsum(1).gather(1, last)
+    to_top_p = torch.minimum((kept - top_p).abs(), top_p - (kept - probs.gather(1, last)))
+    return _rounded(to_top_p, ranked.gather(1, last) - ranked.gather(1, last + 1))
+
+
+def _rounded(*margins: torch.Tensor) -> list[float]:
+    return [float(f"{margin.min():.3g}") for margin in margins]
 
 
 def record(output: Path) -> None:
@@ -102,6 +156,7 @@ def record(output: Path) -> None:
         preprocessor = OfaPreprocessor(str(folder))
         recording: dict[str, Any] = {
             "weights_sha256": digest,
+            "versions": versions(),
             "source_ids": [
                 preprocessor({"text": text})["net_input"]["input_ids"][0].tolist()
                 for text in text_to_image.TEXTS
@@ -112,9 +167,9 @@ def record(output: Path) -> None:
 
     decoder = model.model.decoder
     decoder.output_projection = LastPosition(decoder.output_projection)
-    draws = Draws()
-    torch.multinomial = draws.multinomial
     search = model.generator.search
+    draws = Draws(search.sampling_topp)
+    torch.multinomial = draws.multinomial
     search._sample_topp = functools.partial(draws.watch_nucleus, search._sample_topp)
     results: dict[str, Any] = {}
 
@@ -136,16 +191,20 @@ def record(output: Path) -> None:
     watch(model.clip_model, "encode_text")
     with torch.no_grad():
         picture = model(inputs)
-    hypotheses = results["generate"][0]
+    # The reference ranks its samples by their mean log-probability.
+    codes = [(h["tokens"][:-1] - FIRST_CODE_ID).tolist() for h in results["generate"][0]]
+    drawn = torch.stack(draws.codes, dim=1).tolist()
+    log_probs = torch.stack(draws.log_probs, dim=1)
     image_features, text_features = (
         torch.nn.functional.normalize(results[name], dim=1)
         for name in ("encode_image", "encode_text")
     )
     recording |= {
-        "codes": [(h["tokens"][:-1] - 50265).tolist() for h in hypotheses],
-        "log_probs": [floats(h["positional_scores"][:-1]) for h in hypotheses],
-        "nuclei": draws.nuclei[: text_to_image.NUM_CODES],
-        "smallest_margin": min(draws.margins),
+        "codes": codes,
+        "log_probs": [floats(log_probs[drawn.index(sample)]) for sample in codes],
+        "nuclei": draws.nuclei,
+        "nucleus_margins": draws.nucleus_margins,
+        "draw_margins": [min(kind) for kind in zip(*draws.draw_margins, strict=True)],
         "painted": [some_values(pixels, 256) for pixels in results["decode"]],
         "image_features": [floats(row) for row in results["encode_image"]],
         "text_features": floats(results["encode_text"][0]),
@@ -155,14 +214,19 @@ def record(output: Path) -> None:
     picture.save(output / text_to_image.PICTURE.name)
     lines = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in recording.items()]
     path = output / text_to_image.RECORDING.name
-    path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    # `make parity-all` waits for the file and reads it as soon as it is there.
+    part = path.with_suffix(".part")
+    part.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    part.replace(path)
 
 
 def main() -> None:
     """Record into `--output`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=text_to_image.RECORDING.parent)
-    record(parser.parse_args().output)
+    output = parser.parse_args().output
+    torch.set_num_threads(NUM_THREADS)
+    record(output)
 
 
 if __name__ == "__main__":

@@ -55,8 +55,9 @@ class Stage:
         batch_size: pictures of scenes a batch.
         image_size: side of the square canvas in pixels.
         count_shares: probabilities of one, two and three things.
-        tasks: names of the tasks that scenes are asked about.
+        tasks: names of the tasks that scenes are asked about; more often, if named several times.
         tasks_a_scene: how many of these each scene is asked about.
+        always: names of tasks that every scene is asked about besides.
         num_signs: pictures of words a batch.
         num_texts: questions without a picture a batch.
     """
@@ -67,6 +68,7 @@ class Stage:
     count_shares: tuple[float, float, float]
     tasks: tuple[str, ...] = ("caption",)
     tasks_a_scene: int = 1
+    always: tuple[str, ...] = ()
     num_signs: int = 0
     num_texts: int = 0
 
@@ -312,7 +314,7 @@ class StageBatches(Dataset[Batch]):
                 # Only pictures of one thing have a class.
                 tasks = [task for task in stage.tasks if task != "classification" or count == 1]
                 chosen = rng.choice(tasks, size=stage.tasks_a_scene, replace=False).tolist()
-                maker.add_scene(rng, count, chosen, unseen=False)
+                maker.add_scene(rng, count, [*stage.always, *chosen], unseen=False)
             elif place < stage.batch_size + stage.num_signs:
                 maker.add_sign(rng, unseen=False)
             else:

@@ -119,7 +119,7 @@ PHASES = {
                 num_texts=32,
             ),
             Stage(
-                steps=3600,
+                steps=2550,
                 batch_size=44,
                 image_size=IMAGE_SIZE,
                 count_shares=COUNT_SHARES,
@@ -127,6 +127,27 @@ PHASES = {
                 tasks_a_scene=4,
                 num_signs=16,
                 num_texts=24,
+            ),
+            # More pictures and fewer questions about each: what is left to learn is to see well.
+            Stage(
+                steps=800,
+                batch_size=64,
+                image_size=IMAGE_SIZE,
+                count_shares=COUNT_SHARES,
+                tasks=SCENE_TASKS[1:],
+                tasks_a_scene=1,
+                always=SCENE_TASKS[:1],
+                num_signs=16,
+                num_texts=16,
+            ),
+            Stage(
+                steps=1650,
+                batch_size=80,
+                image_size=IMAGE_SIZE,
+                count_shares=COUNT_SHARES,
+                tasks=(*6 * SCENE_TASKS[:1], *SCENE_TASKS[1:]),
+                num_signs=12,
+                num_texts=12,
             ),
         ),
         peak_learning_rate=7e-4,
@@ -300,8 +321,10 @@ def check_batch(phase: Phase, painter: Painter, tokenizer: Tokenizer, count: int
     maker = BatchMaker(painter, tokenizer, stage.image_size)
     for i in range(NUM_CHECKED):
         rng = np.random.default_rng([CHECK_SEED, count, i])
-        tasks = [task for task in stage.tasks if task != "classification" or count == 1]
-        maker.add_scene(rng, count, tasks, unseen=True)
+        tasks = dict.fromkeys([*stage.always, *stage.tasks])
+        if count > 1:
+            tasks.pop("classification", None)
+        maker.add_scene(rng, count, list(tasks), unseen=True)
         if count == 1 and stage.num_signs:
             maker.add_sign(rng, unseen=True)
         if count == 1 and stage.num_texts:

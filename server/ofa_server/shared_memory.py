@@ -81,6 +81,8 @@ def check_shared_memory(configs: Mapping[str, ModelConfig], *, stand_in: bool) -
 def needed_shared_memory(configs: Mapping[str, ModelConfig], *, stand_in: bool) -> int:
     """Bytes of shared memory that full batches of the largest requests take.
 
+    An answer counts as no larger than its request, which pictures that are drawn are not.
+
     Args:
         configs: the models by name.
         stand_in: PyTorch models run in a Python stub, too.

@@ -78,7 +78,7 @@ def is_right(right: bool, name: str, wrong: set[str]) -> None:
     """An expected failure where the answer is listed as wrong, which must then still be wrong."""
     if name in wrong:
         assert not right, f"{name} is right now: strike it off the list"
-        pytest.xfail("the weights get this wrong")
+        pytest.xfail(f"the bundled weights get {name!r} wrong; their README says how often they do")
     assert right
 
 

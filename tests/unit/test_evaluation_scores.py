@@ -15,6 +15,13 @@ from ofa_server.evaluation.captions import score_captions
 from ofa_server.evaluation.questions import accuracy, normalize
 
 
+needs_java = pytest.mark.skipif(
+    shutil.which("java") is None,
+    reason="METEOR and the Penn treebank's words need Java, which is not on PATH "
+    "(apt-get install default-jre-headless); the other metrics are tested without it",
+)
+
+
 @pytest.fixture
 def no_java(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
@@ -75,7 +82,7 @@ def test_without_java_the_rest_is_scored(no_java: None, capsys: pytest.CaptureFi
     assert "Java is not on PATH" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(shutil.which("java") is None, reason="Java is not on PATH")
+@needs_java
 def test_a_caption_of_two_lines_is_one_caption() -> None:
     """Java's tokenizer would take a carriage return for the end of a caption."""
     written = {"1": ["a man rides\r\na brown horse\u2028on the beach"], "2": CAPTIONS["2"]}
@@ -107,7 +114,7 @@ def test_a_tokenizer_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.Monk
         score_captions(CAPTIONS, CAPTIONS)
 
 
-@pytest.mark.skipif(shutil.which("java") is None, reason="Java is not on PATH")
+@needs_java
 def test_with_java_words_are_those_of_the_penn_treebank() -> None:
     written = {
         "1": ["A man rides a brown horse, on the Beach!"],
@@ -133,7 +140,7 @@ class Spice:
         return 0.25, []
 
 
-@pytest.mark.skipif(shutil.which("java") is None, reason="Java is not on PATH")
+@needs_java
 def test_spice_is_scored_where_it_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

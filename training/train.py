@@ -14,6 +14,7 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -77,74 +78,65 @@ class Phase:
     trains_stem: bool = True
 
 
+# A stage of pictures as they are served.
+scenes = partial(Stage, image_size=IMAGE_SIZE, count_shares=COUNT_SHARES)
+
 PHASES = {
     "captions": Phase(
         (
             Stage(steps=600, batch_size=96, image_size=64, count_shares=(1.0, 0.0, 0.0)),
-            Stage(steps=7500, batch_size=64, image_size=IMAGE_SIZE, count_shares=COUNT_SHARES),
+            scenes(steps=7500, batch_size=64),
         ),
         peak_learning_rate=1e-3,
     ),
     "tasks": Phase(
         (
             # Letters and the copying of words start slowly beside what the model can do already.
-            Stage(
+            scenes(
                 steps=500,
                 batch_size=16,
-                image_size=IMAGE_SIZE,
-                count_shares=COUNT_SHARES,
                 tasks=SCENE_TASKS,
                 tasks_a_scene=2,
                 num_signs=64,
                 num_texts=96,
             ),
-            Stage(
+            scenes(
                 steps=2000,
                 batch_size=32,
-                image_size=IMAGE_SIZE,
-                count_shares=COUNT_SHARES,
                 tasks=SCENE_TASKS,
                 tasks_a_scene=3,
                 num_signs=48,
                 num_texts=48,
             ),
-            Stage(
+            scenes(
                 steps=1300,
                 batch_size=40,
-                image_size=IMAGE_SIZE,
-                count_shares=COUNT_SHARES,
                 tasks=SCENE_TASKS,
                 tasks_a_scene=3,
                 num_signs=16,
                 num_texts=32,
             ),
-            Stage(
+            scenes(
                 steps=2550,
                 batch_size=44,
-                image_size=IMAGE_SIZE,
-                count_shares=COUNT_SHARES,
                 tasks=SCENE_TASKS,
                 tasks_a_scene=4,
                 num_signs=16,
                 num_texts=24,
             ),
             # More pictures and fewer questions about each: what is left to learn is to see well.
-            Stage(
+            scenes(
                 steps=800,
                 batch_size=64,
-                image_size=IMAGE_SIZE,
-                count_shares=COUNT_SHARES,
                 tasks=SCENE_TASKS[1:],
                 tasks_a_scene=1,
                 always=SCENE_TASKS[:1],
                 num_signs=16,
                 num_texts=16,
             ),
-            Stage(
+            scenes(
                 steps=1650,
                 batch_size=80,
-                image_size=IMAGE_SIZE,
-                count_shares=COUNT_SHARES,
                 tasks=(*6 * SCENE_TASKS[:1], *SCENE_TASKS[1:]),
                 num_signs=12,
                 num_texts=12,
@@ -155,11 +147,9 @@ PHASES = {
     ),
     "chinese": Phase(
         (
-            Stage(
+            scenes(
                 steps=2400,
                 batch_size=64,
-                image_size=IMAGE_SIZE,
-                count_shares=COUNT_SHARES,
                 tasks=("caption_zh", "second_caption_zh"),
                 tasks_a_scene=2,
             ),
@@ -240,15 +230,15 @@ def losses(trainee: Trainee, batch: Batch) -> dict[str, Tensor]:
             boxes[..., 4][shows_thing], batch.asked[shows_thing]
         )
     for task, scores in outputs.looks.items():
-        terms[f"looks, {task}"] = LOOK_LOSS_WEIGHT * missed(scores, batch.rows[task].finds)
+        terms[f"looks, {task}"] = LOOK_LOSS_WEIGHT * attention_loss(scores, batch.rows[task].finds)
     for task, scores in outputs.gazes.items():
         sees = F.pad(batch.rows[task].sees, (0, scores.size(2) - batch.rows[task].sees.size(2)))
         if bool(sees.any()):
-            terms[f"gazes, {task}"] = GAZE_LOSS_WEIGHT * missed(scores, sees)
+            terms[f"gazes, {task}"] = GAZE_LOSS_WEIGHT * attention_loss(scores, sees)
     return terms
 
 
-def missed(scores: Tensor, finds: Tensor) -> Tensor:
+def attention_loss(scores: Tensor, finds: Tensor) -> Tensor:
     """Mean of -log of the attention that goes where it should, over the rows that should look.
 
     Args:

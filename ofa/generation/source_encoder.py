@@ -75,7 +75,9 @@ class SourceEncoder(nn.Module):
         """Have the source's positions and the encoder's bias ready for a shape."""
         shape = [grid_height, grid_width, prompt_length]
         if self.bias_shape != shape:
-            # Two of them at a time would be gigabytes for the large model.
+            # Two of them at a time would be over a gigabyte for the large model. Without a shape,
+            # a batch that fails here leaves nothing behind that another could take for its own.
+            self.bias_shape = [0, 0, 0]
             self.encoder_bias = torch.empty(0)
             positions = self.encoder.position_states(grid_height, grid_width, prompt_length)
             self.encoder_bias = self.encoder.attention_bias(positions, grid_height, grid_width)

@@ -14,7 +14,6 @@ from ofa_server.evaluation.boxes import overlap
 from ofa_server.evaluation.captions import score_captions
 from ofa_server.evaluation.questions import accuracy, normalize
 
-
 needs_java = pytest.mark.skipif(
     shutil.which("java") is None,
     reason="METEOR and the Penn treebank's words need Java, which is not on PATH "

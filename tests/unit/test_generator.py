@@ -13,6 +13,7 @@ from torch import Tensor
 from ofa.generation import Generator, LabelScorer, TextGenerator
 from ofa.generation.beam_search import SearchRules
 from ofa.model import OFAModel
+from ofa.model.encoder import Encoder
 from ofa.options import GenerationOptions
 from ofa.task_config import SearchConfig
 from tests.unit import tiny
@@ -331,6 +332,24 @@ def test_a_length_that_follows_the_prompt_bounds_the_least_length(tiny_model: OF
         expected = generator(source_ids, *stack_options([make_options(min_length=length)]))
     assert_same(asked, expected)
     assert asked[1][0, 0] > -torch.inf
+
+
+def test_a_batch_without_room_for_its_biases_harms_no_other(
+    tiny_model: OFAModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(*_: object) -> None:
+        raise MemoryError
+
+    generator = TextGenerator(tiny_model, SearchConfig(), UNK).eval()
+    short, long = torch.tensor([[0, 9, 2]]), torch.tensor([[0, 9, 8, 7, 2]])
+    options = stack_options([make_options()])
+    with torch.inference_mode():
+        expected = generator(short, *options)
+        with monkeypatch.context() as patch:
+            patch.setattr(Encoder, "attention_bias", out_of_memory)
+            with pytest.raises(MemoryError):
+                generator(long, *options)
+        assert_same(generator(short, *options), expected)
 
 
 def test_more_beams_than_labels_find_the_labels_that_there_are(tiny_model: OFAModel) -> None:

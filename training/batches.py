@@ -46,6 +46,25 @@ MAX_IMAGE_SIZE = 512
 SIGN_HEIGHT = 128
 
 
+class AuxiliaryWeights(NamedTuple):
+    """What the losses of the auxiliary heads count, beside answers that count 1.
+
+    Attributes:
+        cells: of which thing a grid cell shows.
+        letters: of which letters it shows.
+        boxes: of the box of what a patch shows, in sides of the picture, and of whether that is
+            what the question is about.
+    """
+
+    cells: float
+    letters: float
+    boxes: float
+
+
+#: Of all stages that name none.
+AUXILIARY_WEIGHTS = AuxiliaryWeights(cells=0.5, letters=3.0, boxes=3.0)
+
+
 @dataclass(frozen=True)
 class Stage:
     """A stretch of the curriculum.
@@ -60,6 +79,7 @@ class Stage:
         always: names of tasks that every scene is asked about besides.
         num_signs: pictures of words a batch.
         num_texts: questions without a picture a batch.
+        weights: of the auxiliary losses.
     """
 
     steps: int
@@ -71,6 +91,7 @@ class Stage:
     always: tuple[str, ...] = ()
     num_signs: int = 0
     num_texts: int = 0
+    weights: AuxiliaryWeights = AUXILIARY_WEIGHTS
 
 
 class Rows(NamedTuple):
@@ -296,7 +317,8 @@ class StageBatches(Dataset[Batch]):
     def __len__(self) -> int:
         return sum(stage.steps for stage in self._stages)
 
-    def _stage_of(self, step: int) -> Stage:
+    def stage_of(self, step: int) -> Stage:
+        """The stage that a step belongs to."""
         for stage in self._stages:
             if step < stage.steps:
                 return stage
@@ -304,7 +326,7 @@ class StageBatches(Dataset[Batch]):
         raise IndexError(step)
 
     def __getitem__(self, step: int) -> Batch:
-        stage = self._stage_of(step)
+        stage = self.stage_of(step)
         maker = BatchMaker(self._painter, self._tokenizer, stage.image_size)
         num_places = stage.batch_size + stage.num_signs + stage.num_texts
         for place in range(self._rank, num_places, self._num_workers):

@@ -194,3 +194,16 @@ def warm_start(path: Path, old: Tokenizer, trainee: Trainee, new: Tokenizer) -> 
         rows[new_rows] = state[name][old_rows]
         state[name] = rows
     trainee.load_state_dict(state)
+
+
+def move_stem(path: Path, trainee: Trainee, share: float) -> None:
+    """Moves the stem's weights and statistics towards those of a state, by a share of the way.
+
+    Fine-tuned weights and those they came from can be averaged: Wortsman et al., "Robust
+    fine-tuning of zero-shot models" (CVPR 2022).
+    """
+    state = torch.load(path, map_location="cpu", weights_only=True)["trainee"]
+    prefix = "model.encoder.embed_images."
+    for name, tensor in trainee.state_dict().items():
+        if name.startswith(prefix) and tensor.is_floating_point():
+            tensor.lerp_(state[name], share)

@@ -1,5 +1,6 @@
 """Ours draws as ModelScope's class did when `tests/golden/text-to-image.*` was recorded."""
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -105,6 +106,20 @@ def test_the_recording_bites(recorded: Recorded) -> None:
     assert first != second
     assert len({crc for step in recorded.values["nuclei"] for crc in step}) > 1000
     assert abs(np.subtract(*recorded.values["similarities"])) > 10 * TOLERANCES[SIMILARITY]
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["vqgan.post_quant_conv.weight", "vqgan.decoder.norm_out.bias", "clip.visual.class_embedding"],
+)
+def test_a_broken_painter_or_judge_is_noticed(
+    generator: ImageGenerator, task: Task, recorded: Recorded, gaps: Gaps, part: str
+) -> None:
+    broken = copy.deepcopy(generator)
+    weight = broken.get_parameter(part)
+    weight.data = weight.data.flip(0)
+    with pytest.raises(AssertionError):
+        check_painting(broken, task, recorded, gaps)
 
 
 @pytest.mark.parity

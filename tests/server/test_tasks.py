@@ -30,6 +30,15 @@ LONG_TEXT = b"what does the image describe? a red apple to the left of a doughnu
 #: Two requests or more for each ensemble; those of one ensemble differ in shape and options.
 REQUESTS: dict[str, list[Values]] = {
     "caption_zh": [{"image": IMAGE}, {"image": WIDE, "num_captions": 3, "max_length": 5}],
+    "grounding_zh": [
+        {"image": WIDE, "text": "一只小狗".encode()},
+        {"image": IMAGE, "text": "雪地里的猫".encode(), "num_boxes": 2},
+    ],
+    "ocr_zh": [{"image": WIDE}, {"image": IMAGE, "num_texts": 2}],
+    "generate_zh": [
+        {"text": "图片描述了什么内容?".encode(), "image": IMAGE},
+        {"text": "这段文字是什么？".encode(), "num_texts": 2},
+    ],
     "caption_ofasys": [{"image": IMAGE}, {"image": WIDE, "num_captions": 2, "beam_size": 2}],
     "vqa": [
         {"image": IMAGE, "text": b"what is it"},

@@ -114,6 +114,12 @@ def test_exported_equals_eager(generator: ImageGenerator, batch: Drawing, tmp_pa
         torch.testing.assert_close(log_probs, batch[2], rtol=0, atol=1e-5)
 
 
+def test_the_painters_norms_have_the_references_epsilon(generator: ImageGenerator) -> None:
+    norms = [m for m in generator.vqgan.modules() if isinstance(m, torch.nn.GroupNorm)]
+    assert len(norms) > 5
+    assert {norm.eps for norm in norms} == {1e-6}
+
+
 @pytest.mark.parametrize(("temperature", "num_different"), [(0.001, 1), (1.0, 4)])
 def test_the_lowest_temperature_leaves_no_choice(
     model: OFAModel, temperature: float, num_different: int

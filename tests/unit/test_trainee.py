@@ -1,5 +1,6 @@
 """Training runs the model as serving does, and a new vocabulary keeps the words of the old."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from ofa.model.attention import Attention
 from training.batches import Batch, Rows
-from training.trainee import Trainee, model_config, normalise, warm_start
+from training.trainee import Trainee, model_config, move_stem, normalise, warm_start
 from training.vocabulary import (
     NUM_BINS,
     PAD_ID,
@@ -97,3 +98,16 @@ def test_a_warm_start_keeps_words_and_bins(trainee: Trainee, tmp_path: Path) -> 
     assert torch.equal(
         started.model.encoder.image_proj.weight, trainee.model.encoder.image_proj.weight
     )
+
+
+def test_the_stem_moves_and_nothing_else_does(trainee: Trainee, tmp_path: Path) -> None:
+    """A quarter of the way to a state of ones, its statistics too."""
+    moved = copy.deepcopy(trainee)
+    ones = {name: torch.ones_like(tensor) for name, tensor in trainee.state_dict().items()}
+    torch.save({"trainee": ones}, tmp_path / "state.pt")
+    move_stem(tmp_path / "state.pt", moved, 0.25)
+    before = trainee.state_dict()
+    for name, tensor in moved.state_dict().items():
+        is_moved = "embed_images" in name and tensor.is_floating_point()
+        expected = before[name] * 0.75 + 0.25 if is_moved else before[name]
+        torch.testing.assert_close(tensor, expected)

@@ -30,13 +30,12 @@ def list_pictures(folder: Path) -> list[Path]:
     return pictures
 
 
-def export(checkpoint: Path, name: str) -> Path:
+def export(checkpoint: Path, name: str, precision: str = "float32") -> Path:
     """Export a checkpoint under a name and return the repository."""
     repository = OUTPUT / "repository"
     command = [str(Path(sys.executable).with_name("ofa")), "export", str(checkpoint)]
-    subprocess.run(
-        [*command, "--repository", str(repository), "--name", name], check=True, stdout=sys.stderr
-    )
+    command += ["--repository", str(repository), "--name", name, "--precision", precision]
+    subprocess.run(command, check=True, stdout=sys.stderr)
     return repository
 
 

@@ -2,10 +2,13 @@
 
     .venv/bin/python -m benchmarks.generator                      the bundled checkpoint
     .venv/bin/python -m benchmarks.generator --size large         a made-up one of a published size
+    .venv/bin/python -m benchmarks.generator --precision bfloat16
 
 Both sides caption the same pictures with the same weights, threads and number of decoding steps, in
-turn in one run. Prints a table in Markdown, and writes every single time to
-`build/benchmarks/generator-NAME.json`.
+turn in one run; the reference always in float32. Prints a table in Markdown, and writes every
+single time to `build/benchmarks/generator-NAME-PRECISION.json`.
+
+The limit of a stage is its work by the machine's rates, measured in the same run (`work.py`).
 """
 
 from __future__ import annotations
@@ -19,9 +22,10 @@ from statistics import median
 
 from benchmarks.common import OUTPUT, ROOT, progress
 from benchmarks.exported import SAMPLES, export, list_pictures, load_exported_task
-from benchmarks.machine import Machine, describe_machine, measure_gemm_rate
-from benchmarks.work import count_work
+from benchmarks.machine import Machine, describe_machine, measure_gemm_rate, measure_read_rate
+from benchmarks.work import count_step_numbers, count_work
 from benchmarks.worker import Answered, Turn, both_sides
+from ofa.export import DTYPES
 from ofa.model import ModelConfig
 from tests.reference.checkpoints import RECIPES, Calibration, write_checkpoint
 
@@ -49,8 +53,11 @@ class Measurement:
         name: of the checkpoint.
         setting: what was asked of both sides.
         machine: where.
-        gemm_rate: the machine's float32 rate in GFLOP/s, the best of one measurement a turn.
-        work: operations of a picture by stage when nothing is computed twice.
+        precision: of our side.
+        gemm_rate: the machine's rate in that precision in GFLOP/s, the best of one measurement a
+            turn.
+        read_rate: of its memory in GB/s, likewise.
+        limits: seconds that a picture takes at these rates, by stage.
         our_memory: of our process.
         reference_memory: of the reference's process.
         turns: every time that was taken.
@@ -59,8 +66,10 @@ class Measurement:
     name: str
     setting: str
     machine: Machine
+    precision: str
     gemm_rate: float
-    work: dict[str, int]
+    read_rate: float
+    limits: dict[str, float]
     our_memory: PeakMemory
     reference_memory: PeakMemory
     turns: list[Turn]
@@ -72,8 +81,8 @@ def main() -> None:
     source = build_checkpoint(arguments.size) if arguments.size else arguments.checkpoint
     checkpoint = fix_num_steps(source.resolve(), arguments.steps)
     pictures = list_pictures(arguments.folder)[: arguments.pictures] * arguments.repeats
-    measurement = measure(checkpoint, pictures, arguments.threads)
-    report = OUTPUT / f"generator-{measurement.name}.json"
+    measurement = measure(checkpoint, pictures, arguments.threads, arguments.precision)
+    report = OUTPUT / f"generator-{measurement.name}-{measurement.precision}.json"
     report.write_text(json.dumps(asdict(measurement), indent=1))
     print(format_report(measurement))
     progress(f"every time: {report}")
@@ -92,6 +101,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--pictures", type=int, default=3, metavar="N", help="of the folder")
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="of every picture")
     parser.add_argument("--steps", type=int, default=17, metavar="N", help="tokens, EOS counted")
+    parser.add_argument("--precision", choices=DTYPES, default="float32", help="of our side")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), metavar="N")
     return parser.parse_args()
 
@@ -124,39 +134,45 @@ def fix_num_steps(source: Path, num_steps: int) -> Path:
     return folder
 
 
-def measure(checkpoint: Path, pictures: list[Path], num_threads: int) -> Measurement:
+def measure(
+    checkpoint: Path, pictures: list[Path], num_threads: int, precision: str
+) -> Measurement:
     """Have both sides caption every picture, in turn."""
     machine = describe_machine()
     name = checkpoint.name
     progress("exporting")
-    repository = export(checkpoint, name)
+    repository = export(checkpoint, name, precision)
     task = load_exported_task(repository, name)
     defaults, image_size = task.settings.defaults, task.settings.patch_image_size
     source_ids = task.tokenizer.encode(task.settings.prompt, task.settings.max_source_length)
     num_steps = defaults.max_length + 1
-    turns, gemm_rates = [], []
+    turns, gemm_rates, read_rates = [], [], []
     with both_sides(
         "generator", [str(repository), name], [str(checkpoint)], pictures[0], num_threads
     ) as sides:
         starting = [side.take_peak_memory() for side in (sides.ours, sides.reference)]
         for turn in sides.take_turns(pictures):
             turns.append(turn)
-            gemm_rates.append(measure_gemm_rate(num_threads))
+            gemm_rates.append(measure_gemm_rate(num_threads, DTYPES[precision]))
+            read_rates.append(measure_read_rate(num_threads))
         captioning = [side.take_peak_memory() for side in (sides.ours, sides.reference)]
+    config = ModelConfig.from_dict(json.loads((checkpoint / "config.json").read_text()))
+    shape = (config, image_size, len(source_ids))
     return Measurement(
         name=name,
         setting=(
-            f"float32, {num_threads} threads, batch 1, beam {defaults.beam_size}, "
+            f"{precision}, {num_threads} threads, batch 1, beam {defaults.beam_size}, "
             f"{num_steps} steps, {image_size} px"
         ),
         machine=machine,
+        precision=precision,
         gemm_rate=max(gemm_rates),
-        work=count_work(
-            ModelConfig.from_dict(json.loads((checkpoint / "config.json").read_text())),
-            image_size,
-            len(source_ids),
-            num_steps,
-            defaults.beam_size,
+        read_rate=max(read_rates),
+        limits=time_limits(
+            count_work(*shape, num_steps, defaults.beam_size),
+            count_step_bytes(*shape, precision) * num_steps,
+            max(gemm_rates),
+            max(read_rates),
         ),
         our_memory=PeakMemory(starting[0], captioning[0]),
         reference_memory=PeakMemory(starting[1], captioning[1]),
@@ -164,37 +180,56 @@ def measure(checkpoint: Path, pictures: list[Path], num_threads: int) -> Measure
     )
 
 
+def count_step_bytes(
+    config: ModelConfig, image_size: int, prompt_length: int, precision: str
+) -> int:
+    """Bytes that a decoder step reads; the vocabulary's are always float32."""
+    numbers = count_step_numbers(config, image_size, prompt_length)
+    return numbers["layers"] * DTYPES[precision].itemsize + numbers["vocabulary"] * 4
+
+
+def time_limits(
+    work: dict[str, int], decoded_bytes: int, gemm_rate: float, read_rate: float
+) -> dict[str, float]:
+    """Seconds by stage at the machine's rates, and for the "whole"."""
+    limits = {stage: operations / gemm_rate / 1e9 for stage, operations in work.items()}
+    limits["decoding"] = max(limits["decoding"], decoded_bytes / read_rate / 1e9)
+    return {**limits, "whole": sum(limits.values())}
+
+
 def format_report(measurement: Measurement) -> str:
     """The measurement in Markdown: medians over all turns."""
-    turns, work = measurement.turns, measurement.work
+    turns, limits = measurement.turns, measurement.limits
     ours = medians([turn.ours for turn in turns])
     reference = medians([turn.reference for turn in turns])
-    work = {**work, "whole": sum(work.values())}
+    ceilings = (
+        f"Ceilings: matrix products {measurement.gemm_rate:.0f} GFLOP/s, "
+        f"memory {measurement.read_rate:.0f} GB/s."
+    )
     lines = [
         f"**{measurement.name}**: {measurement.setting}; medians of {len(turns)} turns",
         "",
-        f"{measurement.machine}; float32 matrix products at {measurement.gemm_rate:.0f} GFLOP/s",
+        f"{measurement.machine}",
         "",
-        "| stage | ModelScope, s | ours, s | ratio | GFLOP | ours, share of the matrix rate |",
+        ceilings,
+        "",
+        "| stage | ModelScope, s | ours, s | ratio | limit, s | ours, share of the limit |",
         "|---|---|---|---|---|---|",
     ]
     for stage, seconds in ours.items():
         theirs = reference.get(stage)
         # The reference projects the source's keys and values while it decodes, at every step.
         own = seconds + ours["cross keys, values"] if stage == "decoding" else seconds
-        operations = work.get(stage)
+        limit = limits.get(stage)
         cells = (
             stage,
             "in decoding" if theirs is None else f"{theirs:.3f}",
             f"{seconds:.3f}",
             "" if theirs is None else f"{theirs / own:.1f}",
-            "" if operations is None else f"{operations / 1e9:.1f}",
-            ""
-            if operations is None
-            else f"{operations / 1e9 / seconds / measurement.gemm_rate:.0%}",
+            "" if limit is None else f"{limit:.3f}",
+            "" if limit is None else f"{limit / seconds:.0%}",
         )
         lines.append(f"| {' | '.join(cells)} |")
-    share = work["whole"] / 1e9 / reference["whole"] / measurement.gemm_rate
     ratios = [turn.reference.seconds["whole"] / turn.ours.seconds["whole"] for turn in turns]
     other = [turn for turn in turns if turn.ours.answers != turn.reference.answers]
     return "\n".join(
@@ -202,7 +237,7 @@ def format_report(measurement: Measurement) -> str:
             *lines,
             "",
             f"- Turn by turn, ours is {min(ratios):.1f} to {max(ratios):.1f} times as fast.",
-            f"- The reference does the same useful work at {share:.1%} of the matrix rate.",
+            f"- The reference reaches {limits['whole'] / reference['whole']:.1%} of that limit.",
             f"- Its decoder alone takes {reference['decoder alone']:.3f} s.",
             f"- Our peak memory: {format_memory(measurement.our_memory)}.",
             f"- The reference's: {format_memory(measurement.reference_memory)}.",

@@ -15,7 +15,10 @@ from torch import Tensor
 _INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 #: Side of the matrices: large enough for the full rate, small enough for a tenth of a second.
 _GEMM_SIZE = 2048
-_GEMM_REPEATS = 5
+#: What is read to measure memory, and the width of its rows.
+_READ_BYTES = 2**28
+_READ_WIDTH = 1024
+_REPEATS = 5
 
 
 @dataclass(frozen=True)
@@ -58,21 +61,36 @@ def describe_machine() -> Machine:
     )
 
 
-def measure_gemm_rate(num_threads: int) -> float:
-    """The float32 matrix-multiply rate of the faster of torch's two libraries, in GFLOP/s.
+def measure_gemm_rate(num_threads: int, dtype: torch.dtype = torch.float32) -> float:
+    """The matrix-multiply rate of the faster of torch's two libraries, in GFLOP/s.
 
     `torch.mm` calls MKL, which keeps its fastest kernels for Intel's processors; oneDNN does not.
     """
     torch.set_num_threads(num_threads)
-    left, right = torch.rand(_GEMM_SIZE, _GEMM_SIZE), torch.rand(_GEMM_SIZE, _GEMM_SIZE)
+    left, right = (torch.rand(_GEMM_SIZE, _GEMM_SIZE).to(dtype) for _ in range(2))
     products: list[Callable[[], Tensor]] = [lambda: left @ right]
     if torch.backends.mkldnn.is_available():
         packed = torch.ops.mkldnn._reorder_linear_weight(right, _GEMM_SIZE)
         products.append(
             lambda: torch.ops.mkldnn._linear_pointwise(left, packed, None, "none", [], "")
         )
-    seconds = min(_time(product) for product in products for _ in range(_GEMM_REPEATS))
+    seconds = min(_time(product) for product in products for _ in range(_REPEATS))
     return 2 * _GEMM_SIZE**3 / seconds / 1e9
+
+
+def measure_read_rate(num_threads: int) -> float:
+    """How fast memory is read, in GB/s: a product of few rows with a matrix that no cache holds."""
+    torch.set_num_threads(num_threads)
+    rows, matrix = (
+        torch.rand(2, _READ_WIDTH),
+        torch.rand(_READ_BYTES // 4 // _READ_WIDTH, _READ_WIDTH),
+    )
+    packed = torch.ops.mkldnn._reorder_linear_weight(matrix, len(rows))
+    seconds = min(
+        _time(lambda: torch.ops.mkldnn._linear_pointwise(rows, packed, None, "none", [], ""))
+        for _ in range(_REPEATS)
+    )
+    return _READ_BYTES / seconds / 1e9
 
 
 def _time(call: Callable[[], Tensor]) -> float:

@@ -1,7 +1,8 @@
-"""How much arithmetic one picture needs when nothing is computed twice, from the shapes alone.
+"""What one picture needs when nothing is computed or read twice, from the shapes alone.
 
-Counted are convolutions and matrix products, two operations a multiply-add: what the machine's
-matrix-multiply rate is a limit for.
+Counted are convolutions and matrix products, two operations a multiply-add, for which the machine's
+matrix-multiply rate is a limit; and what a decoder step reads of weights, keys and values, for
+which its memory is one. Norms, softmax and the search count nothing: the limit is out of reach.
 """
 
 from __future__ import annotations
@@ -48,6 +49,24 @@ def count_work(
         "cross keys, values": config.decoder_layers * 2 * _product(source, width, width),
         "decoding": beam_size * (tokens + config.decoder_layers * past),
     }
+
+
+def count_step_numbers(config: ModelConfig, image_size: int, prompt_length: int) -> dict[str, int]:
+    """Numbers that every decoder step reads: by kind, of a batch of one.
+
+    Args:
+        config: the architecture.
+        image_size: pixels on a side of the picture.
+        prompt_length: tokens of the prompt, BOS and EOS counted.
+
+    Returns:
+        "layers": weights of the layers, and the keys and values of the source; "vocabulary": its
+        projection.
+    """
+    width = config.d_model
+    source = _ceil_div(image_size, PATCH_STRIDE) ** 2 + prompt_length
+    layer = 6 * width * width + 2 * width * config.decoder_ffn_dim + 2 * source * width
+    return {"layers": config.decoder_layers * layer, "vocabulary": width * config.vocab_size}
 
 
 def _product(rows: int, inner: int, columns: int) -> int:

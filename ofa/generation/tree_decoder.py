@@ -39,7 +39,7 @@ def attend_to_path(
     prompt_scores = torch.matmul(queries, prompt[0].transpose(2, 3))
     path_scores = (queries.unsqueeze(3) * path[0]).sum(4)
     scores = torch.cat([prompt_scores, path_scores], dim=3) * scale + bias
-    weights = torch.softmax(scores, dim=3)
+    weights = torch.softmax(scores, dim=3).to(path[1].dtype)
     prompt_length = prompt_scores.size(3)
     from_prompt = torch.matmul(weights[:, :, :, :prompt_length], prompt[1])
     from_path = (weights[:, :, :, prompt_length:].unsqueeze(4) * path[1]).sum(3)

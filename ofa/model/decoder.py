@@ -66,6 +66,14 @@ class DecoderLayer(nn.Module):
         return x + self.fc2(self.ffn_layer_norm(hidden))
 
 
+class VocabularyProjection(nn.Module):
+    """Hidden states to scores over the vocabulary; it has no weights but the token embedding."""
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """[..., D] and [V, D] to [..., V]."""
+        return F.linear(x, embedding)
+
+
 class Decoder(nn.Module):
     """Text positions only; `CodeDecoder` uses the modules of the code (picture token) mode."""
 
@@ -115,6 +123,7 @@ class Decoder(nn.Module):
             nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers)),
         )
         self.layer_norm = nn.LayerNorm(width)
+        self.vocabulary_projection: nn.Module = VocabularyProjection()
 
     def self_attention_bias(self, length: int) -> Tensor:
         """Bias of every layer's self-attention, [N, H, T, T] (N = 1 if layers share it)."""
@@ -157,8 +166,9 @@ class Decoder(nn.Module):
         return self.layernorm_embedding(embedded)
 
     def logits(self, x: Tensor) -> Tensor:
-        """Scores over the vocabulary [..., V]; the projection is the token embedding itself."""
-        return F.linear(self.layer_norm(x), self.embed_tokens.weight)
+        """Scores over the vocabulary [..., V]."""
+        logits: Tensor = self.vocabulary_projection(self.layer_norm(x), self.embed_tokens.weight)
+        return logits
 
     def forward(
         self,

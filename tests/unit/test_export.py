@@ -9,7 +9,7 @@ import torch
 
 from ofa.checkpoint import Checkpoint, load_checkpoint
 from ofa.errors import CheckpointError
-from ofa.export import ExportError, export_generator, stack_rows
+from ofa.export import DTYPES, ExportError, export_generator, stack_rows
 from ofa.options import OptionLimits
 from tests.unit import tiny
 
@@ -58,6 +58,24 @@ def test_an_artefact_holds_the_weights_and_little_else(
     weights += sum(tensor.nbytes for tensor in checkpoint.model.buffers())
     assert weights < path.stat().st_size < weights + 400_000
     assert torch.jit.load(str(path)).source_encoder.bias_shape == [0, 0, 0]
+
+
+def test_a_narrow_artefact_is_smaller_and_scores_in_float32(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    reports = {name: export_generator(checkpoint, tmp_path / name, LIMITS, name) for name in DTYPES}
+    for report in reports.values():
+        floats = [o for o in report.example_outputs.values() if o.dtype.kind == "f"]
+        assert {output.dtype for output in floats} == {np.dtype(np.float32)}
+    sizes = [(tmp_path / name).stat().st_size for name in ("bfloat16", "float32")]
+    # The token embedding and the position tables stay as they are.
+    stem = sum(tensor.nbytes for tensor in checkpoint.model.encoder.embed_images.parameters())
+    assert sizes[1] - sizes[0] > 0.45 * stem
+    wide, narrow = (
+        reports[name].example_outputs["hypothesis_scores"] for name in ("float32", "bfloat16")
+    )
+    assert not np.array_equal(wide, narrow)
+    np.testing.assert_allclose(wide, narrow, atol=0.3)
 
 
 def test_limits_that_do_not_fit_are_refused_before_anything_is_written(
@@ -121,7 +139,8 @@ def test_an_artefact_without_pictures_has_no_stem(checkpoint: Checkpoint, tmp_pa
         export_generator(each, tmp_path / name, LIMITS)
     stem = checkpoint.model.encoder.embed_images.state_dict()
     saved = (tmp_path / "pictures.pt").stat().st_size - (tmp_path / "texts.pt").stat().st_size
-    assert saved > sum(tensor.nbytes for tensor in stem.values())
+    # Norms are folded into the convolutions.
+    assert saved > sum(tensor.nbytes for tensor in stem.values() if tensor.ndim == 4)
 
 
 def test_rows_become_the_generators_arguments_in_its_order(checkpoint: Checkpoint) -> None:

@@ -1,0 +1,53 @@
+"""The network as it is exported: the same results from fewer and faster operations.
+
+Models are read, trained and understood as `ofa.model` has them. An export replaces what is slow
+there, module by module; each replacement says in its docstring what it stands for.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from ofa.lowering.packed_linear import PackedLinear, PackedVocabulary
+from ofa.lowering.packed_resnet import PackedResNet
+from ofa.model.attention import Attention
+from ofa.model.decoder import Decoder, DecoderLayer
+from ofa.model.encoder import EncoderLayer
+from ofa.model.resnet import ResNet
+
+__all__ = ["lower"]
+
+
+def lower(generator: nn.Module, image_size: int, dtype: torch.dtype) -> nn.Module:
+    """A generator for CPUs, made from one as checkpoints give it.
+
+    With a narrow `dtype`, the stem, the layers' products and attention use it. What they are added
+    to, norms, position biases, logits and scores stay float32.
+
+    Args:
+        generator: is not changed.
+        image_size: side in pixels of the pictures that it will get.
+        dtype: float32 or bfloat16.
+    """
+    lowered = _copy_of_modules(generator)
+    for module in list(lowered.modules()):
+        is_layer = isinstance(module, (Attention, EncoderLayer, DecoderLayer))
+        for name, child in list(module.named_children()):
+            # Not its subclasses, which do something else.
+            if type(child) is nn.Linear:
+                own = dtype if is_layer or name == "image_proj" else torch.float32
+                setattr(module, name, PackedLinear(child.weight, child.bias, own))
+            elif isinstance(child, ResNet):
+                setattr(module, name, PackedResNet(child, image_size, dtype))
+        if isinstance(module, Decoder):
+            module.vocabulary_projection = PackedVocabulary(module.embed_tokens.weight)
+    return lowered
+
+
+def _copy_of_modules(module: nn.Module) -> nn.Module:
+    """New modules around the same tensors."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})

@@ -1,0 +1,86 @@
+"""Linear layers whose weights are laid out for the processor before the first request."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class PackedLinear(nn.Module):
+    """`nn.Linear` on CPU by oneDNN, whose kernels read the weight in a layout of their own.
+
+    The layout has no serialised form. The archive holds the plain weight; loading it packs the
+    weight and drops the plain one, so what was loaded cannot be saved again.
+
+    How oneDNN sums up an element can depend on the number of rows. So one product takes the rows of
+    one item of the batch, or of several as long as they are few, which changes nothing on any
+    processor that was tried: an item's results are the same to the last bit in every batch.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+        """Pack a weight [out, in] and a bias [out] to be multiplied, and answered, in `dtype`."""
+        super().__init__()
+        self.weight = weight.detach().to(dtype)
+        self.bias = self.weight.new_zeros(weight.size(0))
+        if bias is not None:
+            self.bias = bias.detach().to(dtype)
+        self.max_rows = 20
+        self.packed = _pack(self.weight)
+
+    def _multiply(self, rows: Tensor) -> Tensor:
+        """[n, in] to [n, out]."""
+        if rows.size(0) == 1:
+            # A single row would be summed up in another order than the same one among several.
+            return self._multiply_several(rows.expand(2, -1).contiguous())[:1]
+        return self._multiply_several(rows)
+
+    def _multiply_several(self, rows: Tensor) -> Tensor:
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(
+            rows, self.packed, self.bias, "none", [], ""
+        )
+        return product
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[items, ..., in] to [items, ..., out]."""
+        rows = x.flatten(0, -2).to(self.bias.dtype)
+        num_rows = rows.size(0)
+        rows_of_item = num_rows // x.size(0)
+        rows_at_once = max(1, self.max_rows // rows_of_item) * rows_of_item
+        if num_rows <= rows_at_once:
+            product = self._multiply(rows)
+        else:
+            product = torch.cat([self._multiply(part) for part in torch.split(rows, rows_at_once)])
+        return product.view(x.shape[:-1] + product.shape[1:])
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[Tensor, Tensor, int, bool]:
+        """What is saved."""
+        return self.weight, self.bias, self.max_rows, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[Tensor, Tensor, int, bool]) -> None:
+        """Pack what was saved."""
+        self.weight = torch.empty(0)
+        self.bias = state[1]
+        self.max_rows = state[2]
+        self.training = state[3]
+        self.packed = _pack(state[0])
+
+
+class PackedVocabulary(nn.Module):
+    """`VocabularyProjection` of one embedding, [V, D], in its own precision."""
+
+    def __init__(self, embedding: Tensor) -> None:
+        super().__init__()
+        self.projection = PackedLinear(embedding, None, embedding.dtype)
+
+    def forward(self, x: Tensor, _embedding: Tensor) -> Tensor:
+        """[items, ..., D] to [items, ..., V]; the embedding is packed already."""
+        logits: Tensor = self.projection(x)
+        return logits
+
+
+def _pack(weight: Tensor) -> Tensor:
+    # Laid out for the 5 rows of a usual beam, which does for many rows as well.
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, 5)
+    return packed

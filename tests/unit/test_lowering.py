@@ -1,0 +1,197 @@
+"""What an export replaces does the same as what it stands for, and more of a batch the same."""
+
+import copy
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ofa.generation import Generator, LabelScorer, TextGenerator
+from ofa.lowering import lower
+from ofa.lowering.packed_linear import PackedLinear
+from ofa.lowering.packed_resnet import PackedResNet
+from ofa.model import OFAModel
+from ofa.model.resnet import ResNet
+from ofa.task_config import SearchConfig
+from tests.unit import tiny
+from tests.unit.tiny import BOS, EOS, PAD, UNK, make_options, stack_options
+
+PROMPTS = [[BOS, 10, 20, 30, EOS], [BOS, 40, EOS, PAD, PAD], [BOS, 9, 8, EOS, PAD]]
+PRECISIONS = [torch.float32, torch.bfloat16]
+LABELS = [[10, 20], [10, 21, 22], [30], [40, 41, 42, 43]]
+
+
+@pytest.fixture(scope="module")
+def generator(tiny_model: OFAModel) -> Generator:
+    return tiny.make_generator(tiny_model)
+
+
+def reload(module: nn.Module, folder: Path) -> torch.jit.ScriptModule:
+    """What a server loads of a module that was saved."""
+    path = str(folder / "module.pt")
+    torch.jit.script(module).save(path)
+    return torch.jit.load(path)
+
+
+@pytest.mark.parametrize("width", [32, 192, 1024])
+@pytest.mark.parametrize("shape", [(1,), (5,), (1, 1), (3, 1), (2, 5), (9, 5), (3, 44), (2, 3, 7)])
+def test_a_packed_layer_is_its_linear(shape: tuple[int, ...], width: int) -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(width, 70)
+    x = torch.randn(*shape, width)
+    with torch.inference_mode():
+        actual = PackedLinear(linear.weight, linear.bias, torch.float32)(x)
+        torch.testing.assert_close(actual, linear(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("width", "num_outputs"), [(32, 32), (192, 768), (1024, 256), (1024, 4096), (4096, 1024)]
+)
+@pytest.mark.parametrize("rows", [1, 3, 5, 12, 44])
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_an_item_of_a_batch_gets_the_same_bits_alone(
+    width: int, num_outputs: int, rows: int, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    layer = PackedLinear(torch.randn(num_outputs, width), torch.randn(num_outputs), dtype)
+    batch = torch.randn(8, rows, width)
+    with torch.inference_mode():
+        together = layer(batch)
+        for index in range(8):
+            assert torch.equal(layer(batch[index : index + 1])[0], together[index])
+        assert torch.equal(layer(batch[:3]), together[:3])
+
+
+def test_a_loaded_layer_keeps_no_plain_weight(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layer = PackedLinear(torch.randn(70, 32), torch.randn(70), torch.float32)
+    loaded = reload(layer, tmp_path)
+    x = torch.randn(3, 5, 32)
+    with torch.inference_mode():
+        assert torch.equal(loaded(x), layer(x))
+    assert loaded.weight.numel() == 0
+    with pytest.raises(RuntimeError):
+        loaded(torch.randn(3, 5, 31))
+
+
+def randomise(stem: ResNet) -> None:
+    """Statistics that make every norm of the stem matter."""
+    for module in stem.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.uniform_(-0.5, 0.5)
+            module.running_var.uniform_(0.5, 2.0)
+
+
+@pytest.mark.parametrize("size", [64, 96, 50])
+@torch.inference_mode()
+def test_a_packed_stem_is_its_resnet(size: int, tmp_path: Path) -> None:
+    """Pictures of the size that it is laid out for, 64, and of others."""
+    torch.manual_seed(0)
+    stem = ResNet((2, 3, 2)).eval()
+    randomise(stem)
+    packed = PackedResNet(stem, 64, torch.float32)
+    pictures = torch.randn(3, 3, size, size)
+    before = pictures.clone()
+    expected = stem(pictures)
+    for module in (packed, reload(packed, tmp_path)):
+        actual = module(pictures)
+        assert actual.shape == expected.shape
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4 * float(expected.max()))
+        for index in range(3):
+            assert torch.equal(module(pictures[index : index + 1])[0], actual[index])
+    assert torch.equal(pictures, before)
+
+
+def lowered_and_reloaded(
+    generator: nn.Module, folder: Path, dtype: torch.dtype = torch.float32
+) -> torch.jit.ScriptModule:
+    return reload(lower(generator, tiny.IMAGE_SIZE, dtype), folder)
+
+
+def answer(module: nn.Module, *inputs: Tensor) -> tuple[Tensor, ...]:
+    with torch.inference_mode():
+        outputs = module(*inputs)
+    return (outputs,) if isinstance(outputs, Tensor) else outputs
+
+
+def assert_close(actual: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
+    for ours, theirs in zip(actual, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)
+
+
+def pictures_and_prompts() -> tuple[Tensor, Tensor]:
+    """A batch of 9 whose rows have nothing in common, some of them padded."""
+    return tiny.make_pictures(9), torch.tensor([PROMPTS[index % 3] for index in range(9)])
+
+
+def test_lowering_leaves_the_generator_as_it_was(generator: Generator) -> None:
+    before = copy.deepcopy(generator.state_dict())
+    modules = list(generator.modules())
+    lower(generator, tiny.IMAGE_SIZE, torch.float32)
+    assert [id(module) for module in generator.modules()] == [id(module) for module in modules]
+    for name, tensor in generator.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_a_lowered_generator_gives_the_same_answers(generator: Generator, tmp_path: Path) -> None:
+    lowered = lowered_and_reloaded(generator, tmp_path)
+    options = [make_options(beam_size=1 + index % 5, num_hypotheses=1) for index in range(9)]
+    inputs = (*pictures_and_prompts(), *stack_options(options))
+    assert_close(answer(lowered, *inputs), answer(generator, *inputs))
+
+
+@pytest.mark.parametrize("beam_size", [1, 2, 3, 5])
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_a_lowered_generator_gives_the_same_bits_in_every_batch(
+    generator: Generator, tmp_path: Path, beam_size: int, dtype: torch.dtype
+) -> None:
+    lowered = lowered_and_reloaded(generator, tmp_path, dtype)
+    options = [make_options(beam_size=beam_size)] * 9
+    inputs = (*pictures_and_prompts(), *stack_options(options))
+    together = answer(lowered, *inputs)
+    for first, count in itertools.product((0, 1, 4, 8), (1, 2, 5)):
+        rows = slice(first, first + count)
+        alone = answer(lowered, *(tensor[rows] for tensor in inputs))
+        length = alone[0].size(2)
+        assert torch.equal(alone[0], together[0][rows, :, :length])
+        assert torch.equal(alone[1], together[1][rows])
+        assert torch.equal(alone[2], together[2][rows, :, :length])
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_lowered_texts_and_labels_are_the_same_in_every_batch(
+    tiny_model: OFAModel, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    source_ids = pictures_and_prompts()[1]
+    statistics = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    cases: list[tuple[nn.Module, tuple[Tensor, ...]]] = [
+        (
+            TextGenerator(tiny_model, SearchConfig(), UNK, LABELS),
+            (source_ids, *stack_options([make_options()] * 9)),
+        ),
+        (
+            LabelScorer(tiny_model, *statistics, "prev_output", LABELS),
+            (tiny.make_pictures(9), source_ids),
+        ),
+    ]
+    for module, inputs in cases:
+        lowered = lowered_and_reloaded(module.eval(), tmp_path, dtype)
+        together = answer(lowered, *inputs)
+        if dtype == torch.float32:
+            assert_close(together, answer(module, *inputs))
+        for index in range(9):
+            alone = answer(lowered, *(tensor[index : index + 1] for tensor in inputs))
+            for ours, theirs in zip(alone, together, strict=True):
+                row = theirs[index]
+                assert torch.equal(ours[0], row[..., : ours.size(-1)])
+
+
+def test_no_plain_layer_is_left_in_a_generator(generator: Generator) -> None:
+    kinds = {type(module) for module in lower(generator, tiny.IMAGE_SIZE, torch.float32).modules()}
+    assert not kinds & {nn.Linear, nn.Conv2d, nn.BatchNorm2d}

@@ -22,7 +22,13 @@ from statistics import median
 
 from benchmarks.common import OUTPUT, ROOT, progress
 from benchmarks.exported import SAMPLES, export, list_pictures, load_exported_task
-from benchmarks.machine import Machine, describe_machine, measure_gemm_rate, measure_read_rate
+from benchmarks.machine import (
+    Machine,
+    cache_bytes,
+    describe_machine,
+    measure_gemm_rate,
+    measure_read_rate,
+)
 from benchmarks.work import count_step_numbers, count_work
 from benchmarks.worker import Answered, Turn, both_sides
 from ofa.export import DTYPES
@@ -170,7 +176,8 @@ def measure(
         read_rate=max(read_rates),
         limits=time_limits(
             count_work(*shape, num_steps, defaults.beam_size),
-            count_step_bytes(*shape, precision) * num_steps,
+            count_step_bytes(*shape, precision),
+            num_steps,
             max(gemm_rates),
             max(read_rates),
         ),
@@ -189,11 +196,20 @@ def count_step_bytes(
 
 
 def time_limits(
-    work: dict[str, int], decoded_bytes: int, gemm_rate: float, read_rate: float
+    work: dict[str, int], step_bytes: int, num_steps: int, gemm_rate: float, read_rate: float
 ) -> dict[str, float]:
-    """Seconds by stage at the machine's rates, and for the "whole"."""
+    """Seconds by stage at the machine's rates, and for the "whole".
+
+    Args:
+        work: operations by stage.
+        step_bytes: that every decoder step reads; if a cache holds them, then from memory once.
+        num_steps: tokens of the answer, EOS counted.
+        gemm_rate: in GFLOP/s.
+        read_rate: in GB/s.
+    """
     limits = {stage: operations / gemm_rate / 1e9 for stage, operations in work.items()}
-    limits["decoding"] = max(limits["decoding"], decoded_bytes / read_rate / 1e9)
+    num_reads = num_steps if step_bytes > cache_bytes() else 1
+    limits["decoding"] = max(limits["decoding"], num_reads * step_bytes / read_rate / 1e9)
     return {**limits, "whole": sum(limits.values())}
 
 

@@ -16,7 +16,7 @@ _INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 #: Side of the matrices: large enough for the full rate, small enough for a tenth of a second.
 _GEMM_SIZE = 2048
 #: What is read to measure memory, and the width of its rows.
-_READ_BYTES = 2**28
+_READ_BYTES = 2**30
 _READ_WIDTH = 1024
 _REPEATS = 5
 
@@ -59,6 +59,13 @@ def describe_machine() -> Machine:
         torch_version=torch.__version__,
         load_average=os.getloadavg()[0],
     )
+
+
+def cache_bytes() -> int:
+    """Size of the first core's largest cache (Linux only); 0 if the system does not tell."""
+    caches = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
+    # Such as "32768K".
+    return max((int(cache.read_text().strip()[:-1]) * 1024 for cache in caches), default=0)
 
 
 def measure_gemm_rate(num_threads: int, dtype: torch.dtype = torch.float32) -> float:

@@ -36,10 +36,13 @@ def attend_to_path(
     Returns:
         [B, H, M, Dh].
     """
+    queries = queries.float()
+    prompt = (prompt[0].float(), prompt[1].float())
+    path = (path[0].float(), path[1].float())
     prompt_scores = torch.matmul(queries, prompt[0].transpose(2, 3))
     path_scores = (queries.unsqueeze(3) * path[0]).sum(4)
     scores = torch.cat([prompt_scores, path_scores], dim=3) * scale + bias
-    weights = torch.softmax(scores, dim=3).to(path[1].dtype)
+    weights = torch.softmax(scores, dim=3)
     prompt_length = prompt_scores.size(3)
     from_prompt = torch.matmul(weights[:, :, :, :prompt_length], prompt[1])
     from_path = (weights[:, :, :, prompt_length:].unsqueeze(4) * path[1]).sum(3)
@@ -167,7 +170,8 @@ class TreeDecoder(nn.Module):
                     queries[0],
                     prompt[0],
                     prompt[1],
-                    attn_mask=self_biases[0][bias_index],
+                    # With a mask of fewer dimensions attention leaves its fast path.
+                    attn_mask=self_biases[0][bias_index].unsqueeze(0),
                     scale=attention.scale,
                 )
             ]

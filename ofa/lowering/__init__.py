@@ -11,10 +11,11 @@ import copy
 import torch
 from torch import nn
 
+from ofa.generation.beam_decoder import BeamDecoder
 from ofa.lowering.packed_linear import PackedLinear, PackedVocabulary
 from ofa.lowering.packed_resnet import PackedResNet
 from ofa.model.attention import Attention
-from ofa.model.decoder import Decoder, DecoderLayer
+from ofa.model.decoder import DecoderLayer
 from ofa.model.encoder import EncoderLayer
 from ofa.model.resnet import ResNet
 
@@ -24,8 +25,8 @@ __all__ = ["lower"]
 def lower(generator: nn.Module, image_size: int, dtype: torch.dtype) -> nn.Module:
     """A generator for CPUs, made from one as checkpoints give it.
 
-    With a narrow `dtype`, the stem, the layers' products and attention use it. What they are added
-    to, norms, position biases, logits and scores stay float32.
+    With a narrow `dtype`, a ResNet stem, the layers' products and attention use it. What they are
+    added to, norms of that sum, position biases, logits and scores stay float32.
 
     Args:
         generator: is not changed.
@@ -42,8 +43,10 @@ def lower(generator: nn.Module, image_size: int, dtype: torch.dtype) -> nn.Modul
                 setattr(module, name, PackedLinear(child.weight, child.bias, own))
             elif isinstance(child, ResNet):
                 setattr(module, name, PackedResNet(child, image_size, dtype))
-        if isinstance(module, Decoder):
-            module.vocabulary_projection = PackedVocabulary(module.embed_tokens.weight)
+        # Label scorers ask for the logits of few tokens, and those of codes are a part.
+        if isinstance(module, BeamDecoder):
+            embedding = module.decoder.embed_tokens.weight
+            module.decoder.vocabulary_projection = PackedVocabulary(embedding)
     return lowered
 
 

@@ -14,7 +14,7 @@ class PackedLinear(nn.Module):
 
     How oneDNN sums up an element can depend on the number of rows. So one product takes the rows of
     one item of the batch, or of several as long as they are few, which changes nothing on any
-    processor that was tried: an item's results are the same to the last bit in every batch.
+    processor that was tried: items of equal shape get the same bits in every batch.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
@@ -41,10 +41,10 @@ class PackedLinear(nn.Module):
         return product
 
     def forward(self, x: Tensor) -> Tensor:
-        """[items, ..., in] to [items, ..., out]."""
+        """[items, ..., in] to [items, ..., out]; a matrix is one item."""
         rows = x.flatten(0, -2).to(self.bias.dtype)
         num_rows = rows.size(0)
-        rows_of_item = num_rows // x.size(0)
+        rows_of_item = num_rows if x.dim() == 2 else num_rows // x.size(0)
         rows_at_once = max(1, self.max_rows // rows_of_item) * rows_of_item
         if num_rows <= rows_at_once:
             product = self._multiply(rows)
@@ -55,6 +55,8 @@ class PackedLinear(nn.Module):
     @torch.jit.export
     def __getstate__(self) -> tuple[Tensor, Tensor, int, bool]:
         """What is saved."""
+        if self.weight.numel() == 0:
+            raise RuntimeError("the weight was packed when it was loaded: it cannot be saved again")
         return self.weight, self.bias, self.max_rows, self.training
 
     @torch.jit.export

@@ -55,6 +55,8 @@ class PackedConv(nn.Module):
     @torch.jit.export
     def __getstate__(self) -> tuple[Tensor, Tensor, list[int], list[int], list[int], bool]:
         """What is saved."""
+        if self.weight.numel() == 0:
+            raise RuntimeError("the weight was packed when it was loaded: it cannot be saved again")
         return self.weight, self.bias, self.padding, self.stride, self.input_size, self.training
 
     @torch.jit.export
@@ -80,8 +82,7 @@ class PackedBottleneck(nn.Module):
         self.conv2 = PackedConv(block.conv2, block.bn2, size, dtype)
         stride = block.conv2.stride[0]
         self.conv3 = PackedConv(block.conv3, block.bn3, -(-size // stride), dtype)
-        self.has_downsample = isinstance(block.downsample, nn.Sequential)
-        self.downsample: nn.Module = self.conv3  # a stand-in; TorchScript compiles both branches
+        self.downsample: nn.Module | None = None
         if isinstance(block.downsample, nn.Sequential):
             conv, norm = block.downsample
             self.downsample = PackedConv(
@@ -91,7 +92,7 @@ class PackedBottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """As `Bottleneck`; `x` may be overwritten."""
         y = self.conv2(self.conv1(x, "relu"), "relu")
-        residual = self.downsample(x, "none") if self.has_downsample else x
+        residual = x if self.downsample is None else self.downsample(x, "none")
         return self.conv3.add_to(residual, y)
 
 

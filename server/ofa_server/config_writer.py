@@ -82,8 +82,8 @@ max_batch_size: 8
 {tensors}
 
 # One instance: every matrix product already uses all cores, a second one would only fight for them.
-# No kind: Triton picks the GPU where there is one, else the CPU.
-instance_group [ {{ count: 1 }} ]
+# Its weights are laid out for a CPU.
+instance_group [ {{ kind: KIND_CPU  count: 1 }} ]
 
 # While a batch runs, the next one gathers; the delay only matters when nothing runs, where 5 ms
 # is little beside a generation. Beyond 64 waiting rows (8 full batches) the answer is UNAVAILABLE

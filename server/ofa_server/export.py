@@ -68,8 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=["float32", "bfloat16"],
         default="float32",
-        help="of most of the arithmetic; bfloat16 is faster where the processor has AVX512-BF16 or "
-        "AMX, and answers slightly otherwise (default: float32, the reference's answers)",
+        help="of most of the arithmetic; bfloat16 needs a processor with AVX-512 or "
+        "AVX-NE-CONVERT, is fast where it has AVX512-BF16 or AMX, and answers slightly otherwise "
+        "(default: float32, the reference's answers)",
     )
     parser.add_argument("--device", choices=["cpu"], default="cpu")
     for flag, what in (("--max-beam-size", "beam_size"), ("--max-length", "max_length")):

@@ -8,11 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ofa.generation.image_generator import ImageGenerator
+from ofa.lowering import lower
 from ofa.model import OFAModel
 from ofa.model.code_decoder import CodeDecoder
 from ofa.model.kv_cache import make_cache
 from ofa.model.positions import code_buckets, num_image_buckets
-from tests.unit import tiny_drawing
+from tests.unit import tiny, tiny_drawing
 from tests.unit.tiny import BOS, EOS, PAD
 
 Drawing = tuple[Tensor, Tensor, Tensor]
@@ -105,7 +106,8 @@ def test_padding_of_the_prompt_changes_nothing(generator: ImageGenerator) -> Non
 
 
 def test_exported_equals_eager(generator: ImageGenerator, batch: Drawing, tmp_path: Path) -> None:
-    torch.jit.script(generator).save(str(tmp_path / "model.pt"))  # type: ignore[no-untyped-call]
+    lowered = lower(generator, tiny.IMAGE_SIZE, torch.float32)
+    torch.jit.script(lowered).save(str(tmp_path / "model.pt"))  # type: ignore[no-untyped-call]
     exported = torch.jit.load(str(tmp_path / "model.pt"))  # type: ignore[no-untyped-call]
     for _ in range(2):  # TorchScript optimises itself after the first call
         pixels, scores, log_probs = run(exported, [3, 3, -8], [2, 4, 1])

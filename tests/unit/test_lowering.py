@@ -14,6 +14,7 @@ from ofa.lowering.packed_linear import PackedLinear
 from ofa.lowering.packed_resnet import PackedResNet
 from ofa.model import OFAModel
 from ofa.model.resnet import ResNet
+from ofa.model.vit import VIT_SIZES, ViTSize
 from ofa.task_config import SearchConfig
 from tests.unit import tiny
 from tests.unit.tiny import BOS, EOS, PAD, UNK, make_options, stack_options
@@ -190,6 +191,39 @@ def test_lowered_texts_and_labels_are_the_same_in_every_batch(
             for ours, theirs in zip(alone, together, strict=True):
                 row = theirs[index]
                 assert torch.equal(ours[0], row[..., : ours.size(-1)])
+
+
+def test_unlike_beams_in_a_batch_change_last_bits_at_most(
+    generator: Generator, tmp_path: Path
+) -> None:
+    lowered = lowered_and_reloaded(generator, tmp_path)
+    options = [make_options(beam_size=1 + index % 5) for index in range(9)]
+    inputs = (*pictures_and_prompts(), *stack_options(options))
+    together = answer(lowered, *inputs)
+    for index in range(9):
+        alone = answer(lowered, *(tensor[index : index + 1] for tensor in inputs))
+        _, count, length = alone[0].shape
+        row = [tensor[index : index + 1, :count] for tensor in together]
+        assert_close(alone, (row[0][:, :, :length], row[1], row[2][:, :, :length]))
+
+
+def test_what_was_loaded_cannot_be_saved(generator: Generator, tmp_path: Path) -> None:
+    lowered = lowered_and_reloaded(generator, tmp_path)
+    with pytest.raises(
+        torch.jit.Error, match="it cannot be saved again"
+    ):
+        lowered.save(str(tmp_path / "again.pt"))
+
+
+def test_a_lowered_vision_transformer_gives_the_same_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(VIT_SIZES, "vit_base", ViTSize(64, 16, 64, 2, 2))
+    model = tiny.make_model(tiny.make_config(use_ofasys=True))
+    generator = tiny.make_generator(model)
+    lowered = lowered_and_reloaded(generator, tmp_path)
+    inputs = (*pictures_and_prompts(), *stack_options([make_options()] * 9))
+    assert_close(answer(lowered, *inputs), answer(generator, *inputs))
 
 
 def test_no_plain_layer_is_left_in_a_generator(generator: Generator) -> None:

@@ -209,9 +209,7 @@ def test_unlike_beams_in_a_batch_change_last_bits_at_most(
 
 def test_what_was_loaded_cannot_be_saved(generator: Generator, tmp_path: Path) -> None:
     lowered = lowered_and_reloaded(generator, tmp_path)
-    with pytest.raises(
-        torch.jit.Error, match="it cannot be saved again"
-    ):
+    with pytest.raises(torch.jit.Error, match="it cannot be saved again"):
         lowered.save(str(tmp_path / "again.pt"))
 
 

@@ -37,6 +37,17 @@ def test_a_task_can_be_named_and_names_the_models(checkpoint: Path, tmp_path: Pa
     assert "patch_images" not in manifest["input_shapes"]
 
 
+def test_a_narrow_export_says_so_and_is_smaller(
+    checkpoint: Path, repository: Path, tmp_path: Path
+) -> None:
+    command = [OFA, "export", checkpoint, "--repository", tmp_path, "--precision", "bfloat16"]
+    subprocess.run(command, check=True, timeout=180)
+    manifest = json.loads((tmp_path / "caption" / "1" / "manifest.json").read_text())
+    assert manifest["precision"] == "bfloat16"
+    model = Path("caption_generator") / "1" / "model.pt"
+    assert (tmp_path / model).stat().st_size < (repository / model).stat().st_size
+
+
 def failed_export(*arguments: str | Path) -> str:
     completed = subprocess.run(
         [OFA, "export", *arguments], capture_output=True, text=True, timeout=180, check=False

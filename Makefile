@@ -48,8 +48,9 @@ train: $(SETUP) training/node_modules ## train the bundled checkpoints again (ho
 	@.venv/bin/python -m training.train tasks
 	@.venv/bin/python -m training.train polish
 	@.venv/bin/python -m training.train finish
+	@.venv/bin/python -m training.train settle
 	@.venv/bin/python -m training.train chinese
-	@.venv/bin/python -m training.export_checkpoint finish $(CHECKPOINT)
+	@.venv/bin/python -m training.export_checkpoint settle $(CHECKPOINT)
 	@.venv/bin/python -m training.export_checkpoint chinese $(CHINESE)
 
 bench: $(EXPORTED) $(ORACLE) ## measure the generator and lists of labels against the reference, and the server

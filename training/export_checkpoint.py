@@ -1,6 +1,6 @@
 """Writes a trained phase as a checkpoint folder in ModelScope's layout.
 
-python -m training.export_checkpoint finish checkpoints/ofa-emoji-tiny_en
+python -m training.export_checkpoint settle checkpoints/ofa-emoji-tiny_en
 """
 
 import argparse
@@ -74,7 +74,7 @@ def export(name: str, directory: Path, folder: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Write a checkpoint folder.")
-    parser.add_argument("phase", choices=("finish", "chinese"))
+    parser.add_argument("phase", choices=("settle", "chinese"))
     parser.add_argument("folder", type=Path, help="the checkpoint folder to write")
     parser.add_argument(
         "--directory", type=Path, default=Path("build/training"), help="what training.train saved"

@@ -4,7 +4,7 @@
 
 A phase is seeded and goes on where it stopped: its whole state is saved every few minutes, in a
 file of its name. `captions` comes first; `tasks` and `chinese` each start from its weights, then
-`polish` from those of `tasks` and `finish` from those of `polish`.
+`polish`, `finish` and `settle` each from those of the one before.
 Progress goes to standard output, one line of JSON each.
 """
 
@@ -153,8 +153,8 @@ PHASES = {
         after="captions",
     ),
     # Letters have cost the stem some of its eye for things. What it has become lies in the same
-    # valley as what it was, so that a mean of the two sees both, and learns on from there: twice,
-    # with smaller steps the second time.
+    # valley as what it was, so that a mean of the two sees both, and learns on from there: three
+    # times, by ever smaller steps.
     "polish": Phase(
         (
             Stage(
@@ -190,6 +190,24 @@ PHASES = {
         after="polish",
         stem_of="captions",
         stem_share=0.3,
+    ),
+    "settle": Phase(
+        (
+            Stage(
+                steps=600,
+                batch_size=80,
+                image_size=IMAGE_SIZE,
+                count_shares=(0.2, 0.35, 0.45),
+                tasks=MOSTLY_CAPTIONS,
+                num_signs=14,
+                num_texts=24,
+                weights=AuxiliaryWeights(cells=3.0, letters=1.0, boxes=1.0),
+            ),
+        ),
+        peak_learning_rate=1.2e-4,
+        after="finish",
+        stem_of="captions",
+        stem_share=0.15,
     ),
     "chinese": Phase(
         (

@@ -27,14 +27,9 @@ CAPTIONS = {picture: picture.stem.replace("_", " ") for picture in SCENES}
 # What the weights get wrong, by name: more wrong ones fail, and so does one that turns right.
 WRONG_CAPTIONS = {
     "a_cookie_to_the_left_of_a_red_apple",
-    "a_duck_to_the_left_of_a_parrot",
     "a_hot_dog_above_a_cookie",
 }
-WRONG_CLAIMS = {
-    "the picture shows a dog",
-    "a cat to the right of a dog",
-    "there is a giraffe",
-}
+WRONG_CLAIMS = {"the picture shows a dog"}
 TASKS = sorted(
     file.stem for file in (ENGLISH / "tasks").glob("*.json") if not file.stem.endswith("_labels")
 )

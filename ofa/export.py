@@ -20,9 +20,8 @@ from ofa.tensors import Tensors
 #: What most of the arithmetic is done in, by its name.
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
-#: Largest difference of a score between the exported and the eager module. In float32 the rounding
-#: of a deep stem alone has come to 1.3e-4.
-_SCORE_TOLERANCE = 1e-3
+#: Largest difference of a score between the exported and the eager module.
+_SCORE_TOLERANCE = 1e-4
 
 
 class ExportReport(NamedTuple):

@@ -88,6 +88,37 @@ class Phase:
 # A stage of pictures as they are served.
 scenes = partial(Stage, image_size=IMAGE_SIZE, count_shares=COUNT_SHARES)
 
+
+def refinement(
+    after: str,
+    *,
+    stem_share: float,
+    peak_learning_rate: float,
+    steps: int,
+    count_shares: tuple[float, float, float] = (0.2, 0.35, 0.45),
+    num_texts: int = 24,
+    cell_weight: float = 3.0,
+) -> Phase:
+    """A phase that gives the stem back the eye for things that letters have cost it.
+
+    What it has become lies in the same valley as what it was, so that a mean of the two sees both,
+    and learns on from there.
+    """
+    stage = Stage(
+        steps=steps,
+        batch_size=80,
+        image_size=IMAGE_SIZE,
+        count_shares=count_shares,
+        tasks=MOSTLY_CAPTIONS,
+        num_signs=14,
+        num_texts=num_texts,
+        weights=AuxiliaryWeights(cells=cell_weight, letters=1.0, boxes=1.0),
+    )
+    return Phase(
+        (stage,), peak_learning_rate, after=after, stem_of="captions", stem_share=stem_share
+    )
+
+
 PHASES = {
     "captions": Phase(
         (
@@ -152,63 +183,18 @@ PHASES = {
         peak_learning_rate=7e-4,
         after="captions",
     ),
-    # Letters have cost the stem some of its eye for things. What it has become lies in the same
-    # valley as what it was, so that a mean of the two sees both, and learns on from there: three
-    # times, by ever smaller steps.
-    "polish": Phase(
-        (
-            Stage(
-                steps=2700,
-                batch_size=80,
-                image_size=IMAGE_SIZE,
-                count_shares=(0.25, 0.4, 0.35),
-                tasks=MOSTLY_CAPTIONS,
-                num_signs=14,
-                num_texts=40,
-                weights=AuxiliaryWeights(cells=2.0, letters=1.0, boxes=1.0),
-            ),
-        ),
-        peak_learning_rate=5e-4,
-        after="tasks",
-        stem_of="captions",
+    # Three times, by ever smaller steps.
+    "polish": refinement(
+        "tasks",
         stem_share=0.35,
+        peak_learning_rate=5e-4,
+        steps=2700,
+        count_shares=(0.25, 0.4, 0.35),
+        num_texts=40,
+        cell_weight=2.0,
     ),
-    "finish": Phase(
-        (
-            Stage(
-                steps=1300,
-                batch_size=80,
-                image_size=IMAGE_SIZE,
-                count_shares=(0.2, 0.35, 0.45),
-                tasks=MOSTLY_CAPTIONS,
-                num_signs=14,
-                num_texts=24,
-                weights=AuxiliaryWeights(cells=3.0, letters=1.0, boxes=1.0),
-            ),
-        ),
-        peak_learning_rate=2e-4,
-        after="polish",
-        stem_of="captions",
-        stem_share=0.3,
-    ),
-    "settle": Phase(
-        (
-            Stage(
-                steps=600,
-                batch_size=80,
-                image_size=IMAGE_SIZE,
-                count_shares=(0.2, 0.35, 0.45),
-                tasks=MOSTLY_CAPTIONS,
-                num_signs=14,
-                num_texts=24,
-                weights=AuxiliaryWeights(cells=3.0, letters=1.0, boxes=1.0),
-            ),
-        ),
-        peak_learning_rate=1.2e-4,
-        after="finish",
-        stem_of="captions",
-        stem_share=0.15,
-    ),
+    "finish": refinement("polish", stem_share=0.3, peak_learning_rate=2e-4, steps=1300),
+    "settle": refinement("finish", stem_share=0.15, peak_learning_rate=1.2e-4, steps=600),
     "chinese": Phase(
         (
             scenes(

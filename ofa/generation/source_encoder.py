@@ -5,13 +5,13 @@ Shapes: B batch, S source positions (patches, then prompt tokens), L prompt toke
 
 from __future__ import annotations
 
-import copy
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ofa.model.encoder import Encoder
+from ofa.model.sharing import copy_sharing_tensors
 
 
 class EncodedSource(NamedTuple):
@@ -50,10 +50,11 @@ class PixelNormalizer(nn.Module):
 
 def without_stem(encoder: Encoder) -> Encoder:
     """The same encoder, all other weights shared, for sources without pictures."""
-    shared = [*encoder.parameters(), *encoder.buffers(), encoder.embed_tokens]
-    memo: dict[int, object] = {id(each): each for each in shared}
-    memo[id(encoder.embed_images)] = nn.Identity()
-    return copy.deepcopy(encoder, memo)
+    # The decoder has the same token embedding: it stays one module, and one tensor in an archive.
+    return copy_sharing_tensors(
+        encoder,
+        {encoder.embed_images: nn.Identity(), encoder.embed_tokens: encoder.embed_tokens},
+    )
 
 
 class SourceEncoder(nn.Module):

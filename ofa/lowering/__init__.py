@@ -6,18 +6,17 @@ there, module by module; each replacement says in its docstring what it stands f
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import nn
 
 from ofa.generation.beam_decoder import BeamDecoder
+from ofa.lowering.packed_conv import PackedResNet
 from ofa.lowering.packed_linear import PackedLinear, PackedVocabulary
-from ofa.lowering.packed_resnet import PackedResNet
 from ofa.model.attention import Attention
 from ofa.model.decoder import DecoderLayer
 from ofa.model.encoder import EncoderLayer
 from ofa.model.resnet import ResNet
+from ofa.model.sharing import copy_sharing_tensors
 
 __all__ = ["lower"]
 
@@ -33,7 +32,7 @@ def lower(generator: nn.Module, image_size: int, dtype: torch.dtype) -> nn.Modul
         image_size: side in pixels of the pictures that it will get.
         dtype: float32 or bfloat16.
     """
-    lowered = _copy_of_modules(generator)
+    lowered = copy_sharing_tensors(generator)
     for module in list(lowered.modules()):
         is_layer = isinstance(module, (Attention, EncoderLayer, DecoderLayer))
         for name, child in list(module.named_children()):
@@ -48,9 +47,3 @@ def lower(generator: nn.Module, image_size: int, dtype: torch.dtype) -> nn.Modul
             embedding = module.decoder.embed_tokens.weight
             module.decoder.vocabulary_projection = PackedVocabulary(embedding)
     return lowered
-
-
-def _copy_of_modules(module: nn.Module) -> nn.Module:
-    """New modules around the same tensors."""
-    tensors = [*module.parameters(), *module.buffers()]
-    return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})

@@ -34,12 +34,7 @@ def cut_out(rng: np.random.Generator) -> bytes:
     return file.getvalue()
 
 
-@pytest.fixture(scope="module", params=DTYPES)
-def precision(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
-
-
+@pytest.mark.parametrize("precision", DTYPES)
 @torch.inference_mode()
 def test_300_pictures_get_the_same_bits_alone_and_in_batches(
     precision: str, tmp_path: Path

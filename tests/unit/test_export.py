@@ -111,9 +111,9 @@ def test_other_tokens_are_noticed(
 def test_other_scores_are_noticed(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spoil = load_and_spoil("beam_decoder.decoder.layer_norm.weight", -0.004)
+    spoil = load_and_spoil("beam_decoder.decoder.layer_norm.weight", 0.002)
     monkeypatch.setattr(torch.jit, "load", spoil)
-    with pytest.raises(ExportError, match=r"scores differ by 0\.\d+; the limit is 0\.001"):
+    with pytest.raises(ExportError, match=r"scores differ by 0\.\d+; the limit is 0\.0001"):
         export_generator(checkpoint, tmp_path / "model.pt", LIMITS)
 
 
@@ -139,8 +139,7 @@ def test_an_artefact_without_pictures_has_no_stem(checkpoint: Checkpoint, tmp_pa
         export_generator(each, tmp_path / name, LIMITS)
     stem = checkpoint.model.encoder.embed_images.state_dict()
     saved = (tmp_path / "pictures.pt").stat().st_size - (tmp_path / "texts.pt").stat().st_size
-    # Norms are folded into the convolutions.
-    assert saved > sum(tensor.nbytes for tensor in stem.values() if tensor.ndim == 4)
+    assert saved > sum(tensor.nbytes for tensor in stem.values())
 
 
 def test_rows_become_the_generators_arguments_in_its_order(checkpoint: Checkpoint) -> None:

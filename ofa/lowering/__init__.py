@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from ofa.generation.beam_decoder import BeamDecoder
+from ofa.lowering.attention_by_head import AttentionByHead
+from ofa.lowering.half_vocabulary import HalfVocabulary
 from ofa.lowering.packed_conv import PackedResNet
 from ofa.lowering.packed_linear import PackedLinear, PackedVocabulary
 from ofa.model.attention import Attention
@@ -42,8 +44,13 @@ def lower(generator: nn.Module, image_size: int, dtype: torch.dtype) -> nn.Modul
                 setattr(module, name, PackedLinear(child.weight, child.bias, own))
             elif isinstance(child, ResNet):
                 setattr(module, name, PackedResNet(child, image_size, dtype))
+        if isinstance(module, EncoderLayer):
+            module.self_attn.product = AttentionByHead(module.self_attn.scale)
         # Label scorers ask for the logits of few tokens, and those of codes are a part.
         if isinstance(module, BeamDecoder):
             embedding = module.decoder.embed_tokens.weight
-            module.decoder.vocabulary_projection = PackedVocabulary(embedding)
+            is_narrow = dtype != torch.float32
+            module.decoder.vocabulary_projection = (
+                HalfVocabulary(embedding) if is_narrow else PackedVocabulary(embedding)
+            )
     return lowered

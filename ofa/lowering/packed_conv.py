@@ -1,4 +1,4 @@
-"""The ResNet stem with its weights laid out for the processor before the first request."""
+"""The ResNet stem with its weights laid out for the processor."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class PackedConv(nn.Module):
     """`nn.Conv2d` without a bias on CPU by oneDNN, packed as `PackedLinear` is."""
 
     def __init__(self, conv: nn.Conv2d, size: int, dtype: torch.dtype) -> None:
-        """Pack a weight.
+        """Hold a weight.
 
         Args:
             conv: as trained.
@@ -28,31 +28,19 @@ class PackedConv(nn.Module):
         self.padding = [int(conv.padding[0])] * 2
         self.stride = [conv.stride[0]] * 2
         self.input_size = [1, conv.in_channels, size, size]
-        self.packed = _pack(self.weight, self.padding, self.stride, self.input_size)
+        self.packed = torch.empty(0)
 
     def forward(self, x: Tensor) -> Tensor:
         """[1, in, h, w] to [1, out, h / stride, w / stride]."""
+        if self.weight.numel() > 0:
+            self.packed = torch.ops.mkldnn._reorder_convolution_weight(
+                self.weight, self.padding, self.stride, [1, 1], 1, self.input_size
+            )
+            self.weight = torch.empty(0)
         y: Tensor = torch.ops.mkldnn._convolution_pointwise(
             x, self.packed, None, self.padding, self.stride, [1, 1], 1, "none", [], ""
         )
         return y
-
-    @torch.jit.export
-    def __getstate__(self) -> tuple[Tensor, list[int], list[int], list[int], bool]:
-        """What is saved."""
-        if self.weight.numel() == 0:
-            raise RuntimeError("the weight was packed when it was loaded: it cannot be saved again")
-        return self.weight, self.padding, self.stride, self.input_size, self.training
-
-    @torch.jit.export
-    def __setstate__(self, state: tuple[Tensor, list[int], list[int], list[int], bool]) -> None:
-        """Pack what was saved."""
-        self.weight = torch.empty(0)
-        self.padding = state[1]
-        self.stride = state[2]
-        self.input_size = state[3]
-        self.training = state[4]
-        self.packed = _pack(state[0], state[1], state[2], state[3])
 
 
 class PackedResNet(nn.Module):
@@ -94,10 +82,3 @@ class PackedResNet(nn.Module):
 
 def _replace_conv(module: nn.Module, name: str, size: int, dtype: torch.dtype) -> None:
     setattr(module, name, PackedConv(getattr(module, name), size, dtype))
-
-
-def _pack(weight: Tensor, padding: list[int], stride: list[int], input_size: list[int]) -> Tensor:
-    packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
-        weight, padding, stride, [1, 1], 1, input_size
-    )
-    return packed

@@ -1,4 +1,4 @@
-"""Linear layers whose weights are laid out for the processor before the first request."""
+"""Linear layers whose weights are laid out for the processor."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from torch import Tensor, nn
 class PackedLinear(nn.Module):
     """`nn.Linear` on CPU by oneDNN, whose kernels read the weight in a layout of their own.
 
-    The layout has no serialised form. The archive holds the plain weight; loading it packs the
-    weight and drops the plain one, so what was loaded cannot be saved again.
+    The layout has no serialised form, so an archive holds the plain weight. The first call, a
+    server's warm-up, packs it and drops the plain one; from then on the module cannot be saved.
+    (Packing while loading would hold both of all layers at once: the archive's reader keeps what it
+    has read until it is done.)
 
     How oneDNN sums up an element can depend on the number of rows. So one product takes the rows of
     one item of the batch, or of several as long as they are few, which changes nothing on any
@@ -18,14 +20,14 @@ class PackedLinear(nn.Module):
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
-        """Pack a weight [out, in] and a bias [out] to be multiplied, and answered, in `dtype`."""
+        """Hold a weight [out, in] and a bias [out] to be multiplied, and answered, in `dtype`."""
         super().__init__()
         self.weight = weight.detach().to(dtype)
         self.bias = self.weight.new_zeros(weight.size(0))
         if bias is not None:
             self.bias = bias.detach().to(dtype)
         self.max_rows = 20
-        self.packed = _pack(self.weight)
+        self.packed = torch.empty(0)
 
     def _multiply(self, rows: Tensor) -> Tensor:
         """[n, in] to [n, out]."""
@@ -42,6 +44,10 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[items, ..., in] to [items, ..., out]; a matrix is one item."""
+        if self.weight.numel() > 0:
+            # Laid out for the 5 rows of a usual beam, which does for many rows as well.
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, 5)
+            self.weight = torch.empty(0)
         rows = x.flatten(0, -2).to(self.bias.dtype)
         num_rows = rows.size(0)
         rows_of_item = num_rows if x.dim() == 2 else num_rows // x.size(0)
@@ -51,22 +57,6 @@ class PackedLinear(nn.Module):
         else:
             product = torch.cat([self._multiply(part) for part in torch.split(rows, rows_at_once)])
         return product.view(x.shape[:-1] + product.shape[1:])
-
-    @torch.jit.export
-    def __getstate__(self) -> tuple[Tensor, Tensor, int, bool]:
-        """What is saved."""
-        if self.weight.numel() == 0:
-            raise RuntimeError("the weight was packed when it was loaded: it cannot be saved again")
-        return self.weight, self.bias, self.max_rows, self.training
-
-    @torch.jit.export
-    def __setstate__(self, state: tuple[Tensor, Tensor, int, bool]) -> None:
-        """Pack what was saved."""
-        self.weight = torch.empty(0)
-        self.bias = state[1]
-        self.max_rows = state[2]
-        self.training = state[3]
-        self.packed = _pack(state[0])
 
 
 class PackedVocabulary(nn.Module):
@@ -80,9 +70,3 @@ class PackedVocabulary(nn.Module):
         """[items, ..., D] to [items, ..., V]; the embedding is packed already."""
         logits: Tensor = self.projection(x)
         return logits
-
-
-def _pack(weight: Tensor) -> Tensor:
-    # Laid out for the 5 rows of a usual beam, which does for many rows as well.
-    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, 5)
-    return packed

@@ -7,6 +7,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+class ScaledDotProduct(nn.Module):
+    """softmax(scale * q k^T + bias) v of every head."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+        """What the heads find, [B, H, T, Dh].
+
+        Args:
+            queries: [B, H, T, Dh].
+            keys: [B, H, S, Dh].
+            values: [B, H, S, Dh].
+            bias: added to the scores before the softmax; broadcastable to [B, H, T, S].
+        """
+        return F.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=bias, scale=self.scale
+        )
+
+
 class Attention(nn.Module):
     """softmax(scale * q k^T + bias) v, each head times its `c_attn`, then `out_proj`.
 
@@ -18,6 +39,7 @@ class Attention(nn.Module):
         self.num_heads = num_heads
         self.head_dim = d_model // num_heads
         self.scale = float(self.head_dim * attn_scale_factor) ** -0.5
+        self.product: nn.Module = ScaledDotProduct(self.scale)
         self.q_proj = nn.Linear(d_model, d_model)
         self.k_proj = nn.Linear(d_model, d_model)
         self.v_proj = nn.Linear(d_model, d_model)
@@ -38,7 +60,7 @@ class Attention(nn.Module):
         merged: Tensor = self.out_proj(heads.transpose(1, 2).flatten(2))
         return merged
 
-    def attend(self, x: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+    def attend(self, x: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
         """Attend from `x` [B, T, D] to projected keys and values [B, H, S, D / H].
 
         Args:
@@ -51,12 +73,9 @@ class Attention(nn.Module):
             [B, T, D].
         """
         queries = self.split_heads(self.q_proj(x))
-        heads = F.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=bias, scale=self.scale
-        )
-        return self.merge_heads(heads)
+        return self.merge_heads(self.product(queries, keys, values, bias))
 
-    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """Self-attention of `x` [B, T, D] with `bias` broadcastable to [B, H, T, T]."""
         keys, values = self.project_keys_values(x)
         return self.attend(x, keys, values, bias)

@@ -150,7 +150,12 @@ class Decoder(nn.Module):
 
     def cross_keys_values(self, encoder_hidden: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Every layer's keys and values of the source, each [B, H, S, D / H]."""
-        return [layer.cross_attn.project_keys_values(encoder_hidden) for layer in self.layers]
+        cross: list[tuple[Tensor, Tensor]] = []
+        for layer in self.layers:
+            keys, values = layer.cross_attn.project_keys_values(encoder_hidden)
+            # Every step reads them head by head, which is a quarter faster where heads are whole.
+            cross.append((keys.contiguous(), values.contiguous()))
+        return cross
 
     def embed(self, token_ids: Tensor, positions: Tensor) -> Tensor:
         """Input of the first layer.

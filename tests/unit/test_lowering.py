@@ -10,9 +10,12 @@ from torch import Tensor, nn
 
 from ofa.generation import Generator, LabelScorer, TextGenerator
 from ofa.lowering import lower
+from ofa.lowering.attention_by_head import AttentionByHead
+from ofa.lowering.half_vocabulary import HalfVocabulary
 from ofa.lowering.packed_conv import PackedResNet
 from ofa.lowering.packed_linear import PackedLinear
 from ofa.model import OFAModel
+from ofa.model.attention import ScaledDotProduct
 from ofa.model.resnet import ResNet
 from ofa.model.vit import VIT_SIZES, ViTSize
 from ofa.task_config import SearchConfig
@@ -75,6 +78,46 @@ def test_a_loaded_layer_keeps_no_plain_weight(tmp_path: Path) -> None:
     assert loaded.weight.numel() == 0
     with pytest.raises(RuntimeError):
         loaded(torch.randn(3, 5, 31))
+
+
+@pytest.mark.parametrize("num_biases", [1, 3])
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_attention_by_head_is_attention(
+    dtype: torch.dtype, num_biases: int, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    queries, keys, values = (torch.randn(3, 2, 50, 16).to(dtype) for _ in range(3))
+    bias = torch.randn(num_biases, 2, 50, 50)
+    bias[0, :, :, 40:] = float("-inf")
+    inputs = (queries, keys, values, bias)
+    tolerance = 1e-5 if dtype == torch.float32 else 0.02
+    with torch.inference_mode():
+        expected = ScaledDotProduct(0.2)(*(tensor.float() for tensor in inputs))
+        for module in (AttentionByHead(0.2), reload(AttentionByHead(0.2), tmp_path)):
+            actual = module(*inputs)
+            assert actual.dtype == dtype
+            torch.testing.assert_close(actual.float(), expected, rtol=0.0, atol=tolerance)
+            for index in range(3):
+                row = slice(index, index + 1)
+                alone = module(
+                    queries[row], keys[row], values[row], bias[row] if num_biases > 1 else bias
+                )
+                assert torch.equal(alone[0], actual[index])
+
+
+def test_a_half_vocabulary_rounds_weights_only(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    embedding = torch.randn(501, 192)
+    x = torch.randn(9, 5, 192)
+    with torch.inference_mode():
+        expected = x.double() @ embedding.half().double().T
+        loaded = reload(HalfVocabulary(embedding), tmp_path)
+        for module in (HalfVocabulary(embedding), loaded):
+            actual = module(x, embedding)
+            torch.testing.assert_close(actual, expected.float(), rtol=1e-5, atol=1e-4)
+            for index in range(9):
+                assert torch.equal(module(x[index : index + 1], embedding)[0], actual[index])
+    assert loaded.weight.numel() == 0
 
 
 def randomise(stem: ResNet) -> None:
@@ -207,10 +250,13 @@ def test_unlike_beams_in_a_batch_change_last_bits_at_most(
         assert_close(alone, (row[0][:, :, :length], row[1], row[2][:, :, :length]))
 
 
-def test_what_was_loaded_cannot_be_saved(generator: Generator, tmp_path: Path) -> None:
-    lowered = lowered_and_reloaded(generator, tmp_path)
-    with pytest.raises(torch.jit.Error, match="it cannot be saved again"):
-        lowered.save(str(tmp_path / "again.pt"))
+def test_a_layer_that_has_packed_its_weight_cannot_be_saved(tmp_path: Path) -> None:
+    layer = PackedLinear(torch.randn(70, 32), torch.randn(70), torch.float32)
+    loaded = reload(layer, tmp_path)
+    with torch.inference_mode():
+        loaded(torch.randn(3, 32))
+    with pytest.raises(RuntimeError):
+        loaded.save(str(tmp_path / "again.pt"))
 
 
 def test_a_lowered_vision_transformer_gives_the_same_answers(

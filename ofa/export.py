@@ -17,9 +17,6 @@ from ofa.options import OptionLimits
 from ofa.tasks import Task
 from ofa.tensors import Tensors
 
-#: What most of the arithmetic is done in, by its name.
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
 #: Largest difference of a score between the exported and the eager module.
 _SCORE_TOLERANCE = 1e-4
 
@@ -45,18 +42,24 @@ class ExportError(OFAError):
 
 
 def export_generator(
-    checkpoint: Checkpoint, path: Path, limits: OptionLimits, precision: str = "float32"
+    checkpoint: Checkpoint,
+    path: Path,
+    limits: OptionLimits,
+    precision: str = "float32",
+    device: str = "cpu",
 ) -> ExportReport:
     """Write the checkpoint's generator to `path` and check it against the eager one.
 
     In float32 that is the generator as the checkpoint gives it. A narrow one answers otherwise by
-    its nature, so its like before the export is asked.
+    its nature, so its like before the export is asked. What is made for a GPU is checked on one if
+    there is one, else on the CPU, which can run it as well.
 
     Args:
         checkpoint: what to export.
         path: of the TorchScript file.
         limits: largest options that the artefact will be asked for.
-        precision: one of DTYPES.
+        precision: one of `ofa.lowering.PRECISIONS[device]`.
+        device: kind of device that the artefact will run on, "cpu" or "cuda".
 
     Raises:
         ExportError: the loaded artefact answers a test picture differently.
@@ -64,19 +67,20 @@ def export_generator(
     generator = checkpoint.build_generator()
     task = checkpoint.build_task(limits)
     image_size = checkpoint.task_config.patch_image_size
-    lowered = lower(generator, image_size, DTYPES[precision])
+    lowered = lower(generator, image_size, precision, device)
     # Scripting comes before the first call, so that no bias computed for a shape is saved.
     torch.jit.script(lowered).save(str(path))  # type: ignore[no-untyped-call]
     eager = generator if precision == "float32" else lowered
     del generator, lowered
-    exported = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
+    on = torch.device(device if torch.cuda.is_available() else "cpu")
+    exported = torch.jit.load(str(path), map_location=on)  # type: ignore[no-untyped-call]
     row = task.preprocess(task.example_request())
-    batch = stack_rows([row], task)
+    batch = [tensor.to(on) for tensor in stack_rows([row], task)]
     with torch.inference_mode():
-        eager_outputs = as_tuple(eager(*batch))
+        eager_outputs = as_tuple(eager.to(on)(*batch))
         exported_outputs = as_tuple(exported(*batch))
     names = [spec.name for spec in task.tensors.generator_outputs]
-    outputs = [tensor[0].numpy() for tensor in exported_outputs]
+    outputs = [tensor[0].cpu().numpy() for tensor in exported_outputs]
     return ExportReport(
         torch_version=torch.__version__,
         example_row=row,

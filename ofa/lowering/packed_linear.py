@@ -57,16 +57,3 @@ class PackedLinear(nn.Module):
         else:
             product = torch.cat([self._multiply(part) for part in torch.split(rows, rows_at_once)])
         return product.view(x.shape[:-1] + product.shape[1:])
-
-
-class PackedVocabulary(nn.Module):
-    """`VocabularyProjection` of one embedding, [V, D], in its own precision."""
-
-    def __init__(self, embedding: Tensor) -> None:
-        super().__init__()
-        self.projection = PackedLinear(embedding, None, embedding.dtype)
-
-    def forward(self, x: Tensor, _embedding: Tensor) -> Tensor:
-        """[items, ..., D] to [items, ..., V]; the embedding is packed already."""
-        logits: Tensor = self.projection(x)
-        return logits

@@ -81,9 +81,7 @@ max_batch_size: 8
 
 {tensors}
 
-# One instance: every matrix product already uses all cores, a second one would only fight for them.
-# Its weights are laid out for a CPU.
-instance_group [ {{ kind: KIND_CPU  count: 1 }} ]
+{instances}
 
 # While a batch runs, the next one gathers; the delay only matters when nothing runs, where 5 ms
 # is little beside a generation. Beyond 64 waiting rows (8 full batches) the answer is UNAVAILABLE
@@ -126,6 +124,16 @@ _TEXT_INSTANCES = """\
 # Little work: splitting a text into tokens. One process is enough.
 instance_group [ { kind: KIND_CPU  count: 1 } ]"""
 
+_GENERATOR_INSTANCES = {
+    "cpu": """\
+# One instance: every matrix product already uses all cores, a second one would only fight for them.
+# Its weights are laid out for a CPU.
+instance_group [ { kind: KIND_CPU  count: 1 } ]""",
+    "cuda": """\
+# One instance on every GPU: a second one beside it would only fight for it.
+instance_group [ { kind: KIND_GPU  count: 1 } ]""",
+}
+
 _QUEUE = "Only the dynamic batcher can bound a queue (nothing is batched at a batch size of 1)."
 _PICTURE_QUEUE = (
     "A picture waits here encoded, at most 10 MiB each: 64 of them bound the memory, the next is "
@@ -134,12 +142,15 @@ _PICTURE_QUEUE = (
 _TEXT_QUEUE = "Beyond 64 waiting texts the next is UNAVAILABLE."
 
 
-def write_configs(tensors: TaskTensors, members: Mapping[str, str]) -> dict[str, str]:
+def write_configs(
+    tensors: TaskTensors, members: Mapping[str, str], device: str = "cpu"
+) -> dict[str, str]:
     """Writes the four configurations of a task.
 
     Args:
         tensors: what travels between client, preprocess, generator and postprocess.
         members: under which name the ensemble finds `preprocess`, `generator` and `postprocess`.
+        device: "cpu" or "cuda", that the generator is made for.
 
     Returns:
         The text of config.pbtxt for `ensemble` and each member.
@@ -147,7 +158,7 @@ def write_configs(tensors: TaskTensors, members: Mapping[str, str]) -> dict[str,
     return {
         "ensemble": _ensemble(tensors, members),
         "preprocess": _preprocess(tensors),
-        "generator": _generator(tensors),
+        "generator": _generator(tensors, device),
         "postprocess": _postprocess(tensors),
     }
 
@@ -199,7 +210,7 @@ def _preprocess(tensors: TaskTensors) -> str:
     )
 
 
-def _generator(tensors: TaskTensors) -> str:
+def _generator(tensors: TaskTensors, device: str) -> str:
     several = (
         "K is the batch's largest num_hypotheses; postprocess takes the first ones that a row "
         "asked for."
@@ -216,6 +227,7 @@ def _generator(tensors: TaskTensors) -> str:
             },
             shapes=_INNER_SHAPES,
         ),
+        instances=_GENERATOR_INSTANCES[device],
         queue_policy=_QUEUE_POLICY,
     )
 

@@ -18,6 +18,7 @@ from ofa.hub import fetch_checkpoint
 from ofa.options import OptionLimits
 from ofa.tasks import TASKS, Task
 from ofa.tensors import Tensors, TensorSpec
+from ofa_server.errors import ServerError
 from ofa_server.repository import (
     ENSEMBLE,
     MANIFEST,
@@ -66,13 +67,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--precision",
-        choices=["float32", "bfloat16"],
+        choices=["float32", "bfloat16", "float16", "int8"],
         default="float32",
-        help="of most of the arithmetic; bfloat16 needs a processor with AVX-512 or "
-        "AVX-NE-CONVERT, is fast where it has AVX512-BF16 or AMX, and answers slightly otherwise "
-        "(default: float32, the reference's answers)",
+        help="of weights and most of the arithmetic, see docs/precision.md; all but float32 answer "
+        "slightly otherwise than the reference (default: float32)",
     )
-    parser.add_argument("--device", choices=["cpu"], default="cpu")
+    parser.add_argument(
+        "--device",
+        choices=["cpu", "cuda"],
+        default="cpu",
+        help="what the model is made for (default: cpu); int8 is for CPUs only",
+    )
     for flag, what in (("--max-beam-size", "beam_size"), ("--max-length", "max_length")):
         parser.add_argument(
             flag,
@@ -91,6 +96,8 @@ def run(arguments: argparse.Namespace) -> None:
     """
     # Half-written folders are removed on the way out, which the default action would skip.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if arguments.device == "cuda" and arguments.precision == "int8":
+        raise ServerError("--precision int8 is for CPUs; --device cuda takes the other precisions")
     folder = fetch_checkpoint(arguments.checkpoint)
     # torch takes seconds to import, and `ofa serve` shares this command.
     from ofa.checkpoint import load_checkpoint
@@ -107,10 +114,12 @@ def run(arguments: argparse.Namespace) -> None:
     )
     task = checkpoint.build_task(limits)
     name = task.ensemble if arguments.name is None else arguments.name
-    with staged_export(arguments.repository, name, task.tensors) as models:
+    with staged_export(arguments.repository, name, task.tensors, arguments.device) as models:
         print("writing model.pt and comparing it with the eager model", flush=True)
         model_file = version_of(models["generator"]) / "model.pt"
-        report = export_generator(checkpoint, model_file, limits, arguments.precision)
+        report = export_generator(
+            checkpoint, model_file, limits, arguments.precision, arguments.device
+        )
         for member in ("preprocess", "postprocess"):
             task.save(version_of(models[member]))
         _write_warmups(models, task, report)

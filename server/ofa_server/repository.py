@@ -32,7 +32,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 @contextmanager
-def staged_export(repository: Path, name: str, tensors: TaskTensors) -> Iterator[dict[str, Path]]:
+def staged_export(
+    repository: Path, name: str, tensors: TaskTensors, device: str = "cpu"
+) -> Iterator[dict[str, Path]]:
     """Builds the models aside and moves them into the repository when all are complete.
 
     Whatever goes wrong meanwhile, the repository stays as it was. Inside the block the models have
@@ -42,6 +44,7 @@ def staged_export(repository: Path, name: str, tensors: TaskTensors) -> Iterator
         repository: folder of models, made if missing.
         name: of the ensemble; an earlier export of that name is replaced.
         tensors: what travels between the models.
+        device: "cpu" or "cuda", that the generator is made for.
 
     Yields:
         The folder of each model: `ensemble`, `preprocess`, `generator` and `postprocess`.
@@ -60,7 +63,7 @@ def staged_export(repository: Path, name: str, tensors: TaskTensors) -> Iterator
     shutil.rmtree(staging, ignore_errors=True)
     try:
         models = {model: staging / names[model] for model in names}
-        for model, config in write_configs(tensors, members).items():
+        for model, config in write_configs(tensors, members, device).items():
             _write_model(models[model], config, _ADAPTERS / model / VERSION / "model.py")
         yield models
         _move_in(staging, list(targets.values()))

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from ofa.checkpoint import load_checkpoint
-from ofa.export import DTYPES, export_generator, stack_rows
+from ofa.export import export_generator, stack_rows
+from ofa.lowering import PRECISIONS
 from ofa.tensors import Tensors
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +35,7 @@ def cut_out(rng: np.random.Generator) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("precision", DTYPES)
+@pytest.mark.parametrize("precision", PRECISIONS["cpu"])
 @torch.inference_mode()
 def test_300_pictures_get_the_same_bits_alone_and_in_batches(
     precision: str, tmp_path: Path

@@ -9,7 +9,8 @@ import torch
 
 from ofa.checkpoint import Checkpoint, load_checkpoint
 from ofa.errors import CheckpointError
-from ofa.export import DTYPES, ExportError, export_generator, stack_rows
+from ofa.export import ExportError, export_generator, stack_rows
+from ofa.lowering import PRECISIONS
 from ofa.options import OptionLimits
 from tests.unit import tiny
 
@@ -63,7 +64,10 @@ def test_an_artefact_holds_the_weights_and_little_else(
 def test_a_narrow_artefact_is_smaller_and_scores_in_float32(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
-    reports = {name: export_generator(checkpoint, tmp_path / name, LIMITS, name) for name in DTYPES}
+    reports = {
+        name: export_generator(checkpoint, tmp_path / name, LIMITS, name)
+        for name in PRECISIONS["cpu"]
+    }
     for report in reports.values():
         floats = [o for o in report.example_outputs.values() if o.dtype.kind == "f"]
         assert {output.dtype for output in floats} == {np.dtype(np.float32)}
@@ -78,6 +82,21 @@ def test_a_narrow_artefact_is_smaller_and_scores_in_float32(
     np.testing.assert_allclose(wide, narrow, atol=0.3)
 
 
+@pytest.mark.parametrize("precision", PRECISIONS["cuda"])
+def test_an_artefact_for_gpus_answers_where_there_is_none(
+    checkpoint: Checkpoint, tmp_path: Path, precision: str
+) -> None:
+    report = export_generator(checkpoint, tmp_path / "gpu.pt", LIMITS, precision, "cuda")
+    expected = export_generator(checkpoint, tmp_path / "cpu.pt", LIMITS)
+    tolerance = {"float32": 1e-4, "float16": 0.02, "bfloat16": 0.5}[precision]
+    ours, theirs = (each.example_outputs["hypothesis_scores"] for each in (report, expected))
+    np.testing.assert_allclose(ours, theirs, atol=tolerance)
+    assert ours.dtype == np.float32
+    archive = torch.jit.load(str(tmp_path / "gpu.pt"))
+    names = torch.jit.export_opnames(archive)
+    assert {name.partition("::")[0] for name in names} <= {"aten", "prim"}
+
+
 def test_limits_that_do_not_fit_are_refused_before_anything_is_written(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
@@ -90,8 +109,8 @@ def load_and_spoil(name: str, change: float) -> Any:
     """`torch.jit.load`, but one weight differs from what was saved."""
     load = torch.jit.load
 
-    def spoiled(path: str) -> torch.jit.ScriptModule:
-        module: torch.jit.ScriptModule = load(path)
+    def spoiled(path: str, map_location: torch.device) -> torch.jit.ScriptModule:
+        module: torch.jit.ScriptModule = load(path, map_location=map_location)
         with torch.no_grad():
             dict(module.named_parameters())[name].add_(change)
         return module

@@ -106,7 +106,7 @@ def test_padding_of_the_prompt_changes_nothing(generator: ImageGenerator) -> Non
 
 
 def test_exported_equals_eager(generator: ImageGenerator, batch: Drawing, tmp_path: Path) -> None:
-    lowered = lower(generator, tiny.IMAGE_SIZE, torch.float32)
+    lowered = lower(generator, tiny.IMAGE_SIZE)
     torch.jit.script(lowered).save(str(tmp_path / "model.pt"))  # type: ignore[no-untyped-call]
     exported = torch.jit.load(str(tmp_path / "model.pt"))  # type: ignore[no-untyped-call]
     for _ in range(2):  # TorchScript optimises itself after the first call

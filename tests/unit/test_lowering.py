@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ofa.generation import Generator, LabelScorer, TextGenerator
-from ofa.lowering import lower
+from ofa.lowering import PRECISIONS, lower
 from ofa.lowering.attention_by_head import AttentionByHead
-from ofa.lowering.half_vocabulary import HalfVocabulary
+from ofa.lowering.half_linear import HalfLinear
+from ofa.lowering.int8_linear import Int8Linear
 from ofa.lowering.packed_conv import PackedResNet
 from ofa.lowering.packed_linear import PackedLinear
 from ofa.model import OFAModel
@@ -23,7 +24,7 @@ from tests.unit import tiny
 from tests.unit.tiny import BOS, EOS, PAD, UNK, make_options, stack_options
 
 PROMPTS = [[BOS, 10, 20, 30, EOS], [BOS, 40, EOS, PAD, PAD], [BOS, 9, 8, EOS, PAD]]
-PRECISIONS = [torch.float32, torch.bfloat16]
+DTYPES = [torch.float32, torch.bfloat16]
 LABELS = [[10, 20], [10, 21, 22], [30], [40, 41, 42, 43]]
 
 
@@ -54,7 +55,7 @@ def test_a_packed_layer_is_its_linear(shape: tuple[int, ...], width: int) -> Non
     ("width", "num_outputs"), [(32, 32), (192, 768), (1024, 256), (1024, 4096), (4096, 1024)]
 )
 @pytest.mark.parametrize("rows", [1, 3, 5, 12, 44])
-@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_an_item_of_a_batch_gets_the_same_bits_alone(
     width: int, num_outputs: int, rows: int, dtype: torch.dtype
 ) -> None:
@@ -81,7 +82,7 @@ def test_a_loaded_layer_keeps_no_plain_weight(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("num_biases", [1, 3])
-@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_attention_by_head_is_attention(
     dtype: torch.dtype, num_biases: int, tmp_path: Path
 ) -> None:
@@ -105,18 +106,41 @@ def test_attention_by_head_is_attention(
                 assert torch.equal(alone[0], actual[index])
 
 
-def test_a_half_vocabulary_rounds_weights_only(tmp_path: Path) -> None:
+def test_a_half_layer_rounds_its_weights_only(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    embedding = torch.randn(501, 192)
+    linear = nn.Linear(192, 501)
     x = torch.randn(9, 5, 192)
+    layer = HalfLinear(linear.weight, linear.bias)
+    loaded = reload(layer, tmp_path)
     with torch.inference_mode():
-        expected = x.double() @ embedding.half().double().T
-        loaded = reload(HalfVocabulary(embedding), tmp_path)
-        for module in (HalfVocabulary(embedding), loaded):
-            actual = module(x, embedding)
-            torch.testing.assert_close(actual, expected.float(), rtol=1e-5, atol=1e-4)
+        expected = x.double() @ linear.weight.half().double().T + linear.bias
+        for module in (layer, loaded):
+            actual = module(x)
+            torch.testing.assert_close(actual, expected.float(), rtol=1e-5, atol=1e-5)
             for index in range(9):
-                assert torch.equal(module(x[index : index + 1], embedding)[0], actual[index])
+                assert torch.equal(module(x[index : index + 1])[0], actual[index])
+    assert loaded.weight.numel() == 0
+
+
+def test_an_int8_layer_rounds_to_integers_and_no_further(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(192, 100)
+    x = torch.randn(9, 5, 192) * torch.logspace(-3, 3, 9)[:, None, None]
+    x[4, 2] = 0.0
+    layer = Int8Linear(linear.weight, linear.bias)
+    loaded = reload(layer, tmp_path)
+    with torch.inference_mode():
+        scales = linear.weight.abs().amax(1) / 127
+        weight = (linear.weight / scales[:, None]).round().double() * scales[:, None]
+        row_scales = x.abs().amax(2, keepdim=True) / 127
+        rounded = (x / row_scales.clamp(min=1e-12)).round().double() * row_scales
+        expected = rounded @ weight.T + linear.bias
+        for module in (layer, loaded):
+            actual = module(x)
+            assert actual.dtype == torch.bfloat16
+            torch.testing.assert_close(actual.double(), expected, rtol=0.01, atol=0.02)
+            for index in range(9):
+                assert torch.equal(module(x[index : index + 1])[0], actual[index])
     assert loaded.weight.numel() == 0
 
 
@@ -153,9 +177,9 @@ def test_a_packed_stem_is_its_resnet(size: int, tmp_path: Path) -> None:
 
 
 def lowered_and_reloaded(
-    generator: nn.Module, folder: Path, dtype: torch.dtype = torch.float32
+    generator: nn.Module, folder: Path, precision: str = "float32"
 ) -> torch.jit.ScriptModule:
-    return reload(lower(generator, tiny.IMAGE_SIZE, dtype), folder)
+    return reload(lower(generator, tiny.IMAGE_SIZE, precision), folder)
 
 
 def answer(module: nn.Module, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -177,7 +201,7 @@ def pictures_and_prompts() -> tuple[Tensor, Tensor]:
 def test_lowering_leaves_the_generator_as_it_was(generator: Generator) -> None:
     before = copy.deepcopy(generator.state_dict())
     modules = list(generator.modules())
-    lower(generator, tiny.IMAGE_SIZE, torch.float32)
+    lower(generator, tiny.IMAGE_SIZE)
     assert [id(module) for module in generator.modules()] == [id(module) for module in modules]
     for name, tensor in generator.state_dict().items():
         assert torch.equal(tensor, before[name])
@@ -191,11 +215,11 @@ def test_a_lowered_generator_gives_the_same_answers(generator: Generator, tmp_pa
 
 
 @pytest.mark.parametrize("beam_size", [1, 2, 3, 5])
-@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize("precision", PRECISIONS["cpu"])
 def test_a_lowered_generator_gives_the_same_bits_in_every_batch(
-    generator: Generator, tmp_path: Path, beam_size: int, dtype: torch.dtype
+    generator: Generator, tmp_path: Path, beam_size: int, precision: str
 ) -> None:
-    lowered = lowered_and_reloaded(generator, tmp_path, dtype)
+    lowered = lowered_and_reloaded(generator, tmp_path, precision)
     options = [make_options(beam_size=beam_size)] * 9
     inputs = (*pictures_and_prompts(), *stack_options(options))
     together = answer(lowered, *inputs)
@@ -208,9 +232,9 @@ def test_a_lowered_generator_gives_the_same_bits_in_every_batch(
         assert torch.equal(alone[2], together[2][rows, :, :length])
 
 
-@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize("precision", PRECISIONS["cpu"])
 def test_lowered_texts_and_labels_are_the_same_in_every_batch(
-    tiny_model: OFAModel, tmp_path: Path, dtype: torch.dtype
+    tiny_model: OFAModel, tmp_path: Path, precision: str
 ) -> None:
     source_ids = pictures_and_prompts()[1]
     statistics = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -225,9 +249,9 @@ def test_lowered_texts_and_labels_are_the_same_in_every_batch(
         ),
     ]
     for module, inputs in cases:
-        lowered = lowered_and_reloaded(module.eval(), tmp_path, dtype)
+        lowered = lowered_and_reloaded(module.eval(), tmp_path, precision)
         together = answer(lowered, *inputs)
-        if dtype == torch.float32:
+        if precision == "float32":
             assert_close(together, answer(module, *inputs))
         for index in range(9):
             alone = answer(lowered, *(tensor[index : index + 1] for tensor in inputs))
@@ -271,5 +295,5 @@ def test_a_lowered_vision_transformer_gives_the_same_answers(
 
 
 def test_no_plain_layer_is_left_in_a_generator(generator: Generator) -> None:
-    kinds = {type(module) for module in lower(generator, tiny.IMAGE_SIZE, torch.float32).modules()}
+    kinds = {type(module) for module in lower(generator, tiny.IMAGE_SIZE).modules()}
     assert not kinds & {nn.Linear, nn.Conv2d}

@@ -1,0 +1,79 @@
+"""Which module stands in for which on a CPU, in every precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ofa.generation.beam_decoder import BeamDecoder
+from ofa.lowering.attention_by_head import AttentionByHead
+from ofa.lowering.half_linear import HalfLinear
+from ofa.lowering.int8_linear import Int8Linear
+from ofa.lowering.packed_conv import PackedResNet
+from ofa.lowering.packed_linear import PackedLinear
+from ofa.lowering.packed_vocabulary import PackedVocabulary
+from ofa.model.attention import Attention
+from ofa.model.decoder import DecoderLayer
+from ofa.model.encoder import EncoderLayer
+from ofa.model.resnet import ResNet
+from ofa.model.sharing import copy_sharing_tensors
+
+
+class CpuPrecision(NamedTuple):
+    """What a precision stands for.
+
+    Attributes:
+        dtype: of a ResNet stem, the layers' products and attention.
+        make_step_linear: from weight and bias, a layer of the decoder that every step reads.
+        make_vocabulary_linear: likewise, the projection onto the vocabulary.
+    """
+
+    dtype: torch.dtype
+    make_step_linear: Callable[[Tensor, Tensor | None], nn.Module]
+    make_vocabulary_linear: Callable[[Tensor, Tensor | None], nn.Module]
+
+
+def _packed(dtype: torch.dtype) -> Callable[[Tensor, Tensor | None], nn.Module]:
+    return lambda weight, bias: PackedLinear(weight, bias, dtype)
+
+
+CPU_PRECISIONS = {
+    "float32": CpuPrecision(torch.float32, _packed(torch.float32), _packed(torch.float32)),
+    "bfloat16": CpuPrecision(torch.bfloat16, _packed(torch.bfloat16), HalfLinear),
+    # No processor that was tried multiplies float16 faster than float32: it halves what is read.
+    "float16": CpuPrecision(torch.float32, HalfLinear, HalfLinear),
+    "int8": CpuPrecision(torch.bfloat16, Int8Linear, HalfLinear),
+}
+
+#: Layers of a decoder layer that read the source once, not at every step.
+_SOURCE_LINEARS = ("cross_attn.k_proj", "cross_attn.v_proj")
+
+
+def lower_for_cpu(generator: nn.Module, image_size: int, precision: CpuPrecision) -> nn.Module:
+    """A lowered copy, see `ofa.lowering.lower`."""
+    lowered = copy_sharing_tensors(generator)
+    for module in list(lowered.modules()):
+        if isinstance(module, DecoderLayer):
+            for path, child in list(module.named_modules()):
+                if type(child) is nn.Linear and path not in _SOURCE_LINEARS:
+                    step_linear = precision.make_step_linear(child.weight, child.bias)
+                    module.set_submodule(path, step_linear)
+        if isinstance(module, EncoderLayer):
+            module.self_attn.product = AttentionByHead(module.self_attn.scale)
+        is_layer = isinstance(module, (Attention, EncoderLayer))
+        for name, child in list(module.named_children()):
+            # Not its subclasses, which do something else.
+            if type(child) is nn.Linear:
+                own = precision.dtype if is_layer or name == "image_proj" else torch.float32
+                setattr(module, name, PackedLinear(child.weight, child.bias, own))
+            elif isinstance(child, ResNet):
+                setattr(module, name, PackedResNet(child, image_size, precision.dtype))
+        # Label scorers ask for the logits of few tokens, and those of codes are a part.
+        if isinstance(module, BeamDecoder):
+            embedding = module.decoder.embed_tokens.weight
+            linear = precision.make_vocabulary_linear(embedding, None)
+            module.decoder.vocabulary_projection = PackedVocabulary(linear)
+    return lowered

@@ -131,10 +131,12 @@ class BeamDecoder(nn.Module):
         state = make_state(options, rules, num_beams)
         first_row = torch.arange(batch_size, device=cross_bias.device)[:, None] * num_beams
         nodes = torch.zeros(batch_size, num_beams, dtype=torch.long, device=cross_bias.device)
+        is_tempered = bool((temperature != 1.0).any())
         for step in range(num_steps):
             step_bias = (cross_bias[:, step : step + 1] + cross_mask).expand(-1, -1, num_beams, -1)
             logits = self.decoder.step(state.tokens[:, :, step], step, cache, self_bias, step_bias)
-            logits = logits.float() / temperature[:, :, None]
+            if is_tempered:
+                logits = logits / temperature[:, :, None]
             is_in_prefix = (step < prefix_length)[:, None]
             log_probs = torch.log_softmax(self.allowed_logits(logits, nodes, is_in_prefix), dim=-1)
             constrain(log_probs, state, step, options, rules)

@@ -54,7 +54,8 @@ class NarrowResNet(nn.Module):
     def __init__(self, resnet: ResNet, dtype: torch.dtype) -> None:
         super().__init__()
         self.dtype = dtype
-        self.resnet = copy.deepcopy(resnet).to(dtype, memory_format=torch.channels_last)
+        narrow = copy.deepcopy(resnet).to(dtype)
+        self.resnet = narrow.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, patch_images: Tensor) -> Tensor:
         """As `ResNet`; pictures may be of any dtype."""

@@ -18,6 +18,7 @@ from ofa.generation.beam_search import (
     constrain,
     make_state,
     repeated_ngram_tokens,
+    top_candidates,
 )
 from ofa.options import GenerationOptions
 from tests.unit.plain_beam_search import plain_beam_search, tokens_that_would_repeat
@@ -320,3 +321,22 @@ def test_repeated_ngrams_are_those_of_the_plain_rule(seed: int) -> None:
         for history, beam_marks in zip(beams, marks, strict=True):
             found = {token for token, mark in zip(history, beam_marks, strict=True) if mark}
             assert found == tokens_that_would_repeat(history, size)
+
+
+@pytest.mark.parametrize("num_totals", [1, 63, 1279, 1280, 1281, 5000, 64 * 200])
+@pytest.mark.parametrize("num_barred", [0, 1, 64])
+def test_top_candidates_are_those_of_topk(num_totals: int, num_barred: int) -> None:
+    torch.manual_seed(num_totals + num_barred)
+    totals = torch.randn(3, num_totals)
+    totals[:, :num_barred] = -torch.inf
+    # Best ones side by side, and in the last and shortest run.
+    totals[0, -10:] += 5.0
+    count = min(10, num_totals)
+    values, indices = top_candidates(totals, count)
+    expected = totals.topk(count, dim=1)
+    assert torch.equal(values, expected.values)
+    assert torch.equal(totals.gather(1, indices), values)
+    assert all(len(set(row)) == count for row in indices.tolist())
+    for row in range(3):
+        alone = top_candidates(totals[row : row + 1], count)
+        assert torch.equal(alone[1][0], indices[row])

@@ -1,21 +1,34 @@
 """What one picture needs when nothing is computed or read twice, from the shapes alone.
 
-Counted are convolutions and matrix products, two operations a multiply-add, for which the machine's
-matrix-multiply rate is a limit; and what a decoder step reads of weights, keys and values, for
-which its memory is one. Norms, softmax and the search count nothing: the limit is out of reach.
+Counted are convolutions and matrix products, two operations a multiply-add, and the numbers that a
+decoder step reads of weights, keys and values. `limits.py` turns them into seconds.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from ofa.model import ModelConfig
 from ofa.model.config import RESNET_BLOCKS
 from ofa.model.resnet import PATCH_STRIDE, RESNET_CHANNELS
 
 
+class Work(NamedTuple):
+    """Floating-point operations of one stage.
+
+    Attributes:
+        convolutions: in convolutions.
+        products: in matrix products.
+    """
+
+    convolutions: int
+    products: int
+
+
 def count_work(
     config: ModelConfig, image_size: int, prompt_length: int, num_steps: int, beam_size: int
-) -> dict[str, int]:
-    """Floating-point operations by stage.
+) -> dict[str, Work]:
+    """Operations by stage, for one picture.
 
     Args:
         config: the architecture.
@@ -27,7 +40,6 @@ def count_work(
     width = config.d_model
     num_patches = _ceil_div(image_size, PATCH_STRIDE) ** 2
     source = num_patches + prompt_length
-    stem = _resnet(config, image_size) + _product(num_patches, RESNET_CHANNELS, width)
     # Queries, keys, values and output; two feed-forward projections; scores and their weighted sum.
     encoder_layer = (
         4 * _product(source, width, width)
@@ -44,15 +56,15 @@ def count_work(
     past = sum(2 * _product(1, width, step + 1) for step in range(num_steps))
     tokens = num_steps * (config.decoder_layers * decoder_token + vocabulary)
     return {
-        "stem": stem,
-        "encoder": config.encoder_layers * encoder_layer,
-        "cross keys, values": config.decoder_layers * 2 * _product(source, width, width),
-        "decoding": beam_size * (tokens + config.decoder_layers * past),
+        "stem": Work(_resnet(config, image_size), _product(num_patches, RESNET_CHANNELS, width)),
+        "encoder": Work(0, config.encoder_layers * encoder_layer),
+        "cross keys, values": Work(0, config.decoder_layers * 2 * _product(source, width, width)),
+        "decoding": Work(0, beam_size * (tokens + config.decoder_layers * past)),
     }
 
 
 def count_step_numbers(config: ModelConfig, image_size: int, prompt_length: int) -> dict[str, int]:
-    """Numbers that every decoder step reads: by kind, of a batch of one.
+    """Numbers that every decoder step reads, by kind.
 
     Args:
         config: the architecture.
@@ -60,13 +72,17 @@ def count_step_numbers(config: ModelConfig, image_size: int, prompt_length: int)
         prompt_length: tokens of the prompt, BOS and EOS counted.
 
     Returns:
-        "layers": weights of the layers, and the keys and values of the source; "vocabulary": its
-        projection.
+        "weights" of the layers and of the "vocabulary", once for a batch; "keys, values" of the
+        source, once for every picture of it.
     """
     width = config.d_model
     source = _ceil_div(image_size, PATCH_STRIDE) ** 2 + prompt_length
-    layer = 6 * width * width + 2 * width * config.decoder_ffn_dim + 2 * source * width
-    return {"layers": config.decoder_layers * layer, "vocabulary": width * config.vocab_size}
+    layers = config.decoder_layers
+    return {
+        "weights": layers * (6 * width * width + 2 * width * config.decoder_ffn_dim),
+        "vocabulary": width * config.vocab_size,
+        "keys, values": layers * 2 * source * width,
+    }
 
 
 def _product(rows: int, inner: int, columns: int) -> int:

@@ -1,0 +1,84 @@
+"""Everything that README.md and docs/precision.md say of speed, in one command.
+
+    make bench                                  all parts: 20 minutes on two cores
+    .venv/bin/python -m benchmarks serving      one part; the others' figures stay
+    .venv/bin/python -m benchmarks --quick      does it run? Two minutes; nothing is published
+
+Every part writes its tables and numbers to `build/benchmarks/`. The numbers are then added to
+`benchmarks/measured.json`, and the sections of both pages are written from it (`report.py`).
+
+The reference takes half a minute for a picture of size large, so the sizes base and large caption
+one picture in one turn; ours captions it three times in that turn, and medians are given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+
+from benchmarks.common import OUTPUT, ROOT, progress
+from benchmarks.exported import PRECISIONS
+from benchmarks.report import RECORD, publish
+
+# CPUs have next to no kernels for float16.
+_ON_CPU = [precision for precision in PRECISIONS if precision != "float16"]
+_LARGE = str(OUTPUT / "checkpoints" / "large")
+
+#: Arguments of `python -m benchmarks.PART`, one list a run. A result's name starts with its part's.
+PARTS = {
+    "generator": [
+        ["--size", "tiny", "--precision", *_ON_CPU],
+        ["--size", "base", "--precision", *_ON_CPU, "--pictures", "1"],
+        ["--size", "large", "--precision", *_ON_CPU, "--pictures", "1"],
+        # What the run before has built.
+        ["--checkpoint", _LARGE, "--precision", "bfloat16", "--batch", "8", "--pictures", "1"],
+    ],
+    "labels": [["--pictures", "1"]],
+    "precision": [[]],
+    "serving": [["--seconds", "10"]],
+}
+QUICK = {
+    "generator": [["--size", "tiny", "--pictures", "1", "--repeats", "1"]],
+    "precision": [["--pictures", "50"]],
+    "serving": [["--seconds", "3"]],
+}
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    start = time.monotonic()
+    record = json.loads(RECORD.read_text())
+    for part in arguments.parts:
+        folder = OUTPUT / ("quick" if arguments.quick else "published") / part
+        shutil.rmtree(folder, ignore_errors=True)
+        for run in (QUICK if arguments.quick else PARTS)[part]:
+            progress(f"--- {part} {' '.join(run)} ({time.monotonic() - start:.0f} s)")
+            command = [sys.executable, "-m", f"benchmarks.{part}", *run, "--results", str(folder)]
+            subprocess.run(command, cwd=ROOT, check=True)
+        # A result that this part no longer has is gone.
+        record = {name: own for name, own in record.items() if not name.startswith(f"{part}-")}
+        record |= {file.stem: json.loads(file.read_text()) for file in folder.glob("*.json")}
+    if not arguments.quick:
+        publish(dict(sorted(record.items())))
+    progress(f"{(time.monotonic() - start) / 60:.1f} minutes")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--quick", action="store_true", help="publish nothing")
+    arguments = parser.parse_args()
+    parts = QUICK if arguments.quick else PARTS
+    arguments.parts = arguments.parts or list(parts)
+    for part in arguments.parts:
+        if part not in parts:
+            parser.error(f"there is no part {part!r}; there are {', '.join(parts)}")
+    return arguments

@@ -17,6 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.common import progress
+
+#: Load average from which on others take part noticeably.
+_BUSY = 0.5
 #: By the name that tables and JSON have for them.
 DTYPES = {
     "float32": torch.float32,
@@ -95,6 +99,8 @@ def describe_machine(device: torch.device | None = None) -> Machine:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     facts = dict(line.replace("\t", "").split(": ", 1) for line in lines if ": " in line)
     flags = facts.get("flags", "").split()
+    if os.getloadavg()[0] > _BUSY:
+        progress(f"other programs run (load average {os.getloadavg()[0]:.1f}): figures will suffer")
     is_gpu = device is not None and device.type == "cuda"
     return Machine(
         cpu=facts.get("model name", "unknown processor"),

@@ -13,10 +13,12 @@ of what went before:
 Every candidate is a server of its own over a copy of the repository's configurations, asked by one
 client and by 16. It replaces the best so far if it gives over 3 % more answers at 16 clients, and
 lets a single client wait at most 5 % longer than the fastest so far does; so noise moves nothing.
-The settings of the repository as it is come first, and again last, beside the best.
+The settings of the repository as it is come first, and again last, beside the best: only what is
+better then as well is recommended.
 
-The whole keeps to `--minutes`: what is left is shared out among the candidates that are left, and
-those for which it does not do are not measured; the report says which.
+The whole keeps to `--minutes`: what is left is shared out among the candidates that are left. A
+load of less than 3 seconds says nothing, so if time is short the last candidates are not measured;
+the report says which.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import median
 
 from google.protobuf import text_format
 
@@ -87,6 +90,10 @@ class Candidate:
     start_seconds: float
 
 
+#: Takes the place of a first candidate: nobody knows yet how long a server takes to start.
+_NOTHING = Candidate(Settings(0, 0, 0, 0, 0), 0, 0, 0, start_seconds=0)
+
+
 class _Sweep:
     """Measures candidates until the time is over."""
 
@@ -124,18 +131,21 @@ class _Sweep:
             delay_us=generator.dynamic_batching.max_queue_delay_microseconds,
         )
 
-    def try_out(self, settings: Settings, num_left: int) -> Candidate | None:
+    def try_out(self, settings: Settings, num_left: int, num_reserved: int) -> Candidate | None:
         """Measure settings, unless the time does not do.
 
         Args:
             settings: of the server.
             num_left: candidates that share the time which is left, this one counted.
+            num_reserved: of them, for which the shortest time is kept free.
         """
-        starting = max((each.start_seconds for each in self.candidates), default=0.0)
-        left = (self._deadline - time.monotonic()) / num_left - starting
+        left = self._deadline - time.monotonic()
+        starting = median(each.start_seconds for each in self.candidates or [_NOTHING])
         # Two loads, each with a warm-up.
-        seconds = left / (2 * (1 + WARMUP_SHARE))
-        if seconds < LEAST_SECONDS:
+        loading = 2 * (1 + WARMUP_SHARE)
+        seconds = max(LEAST_SECONDS, (left / num_left - starting) / loading)
+        reserved = num_reserved * (starting + LEAST_SECONDS * loading)
+        if starting + seconds * loading + reserved > left:
             self.left_out.append(settings)
             return None
         progress(f"{settings}, {num_left} to go at most")
@@ -168,7 +178,7 @@ def measure(
     sweep = _Sweep(repository, name, requests, minutes)
     shipped = sweep.shipped(num_threads)
     # Nothing was measured yet; the shipped settings and the best come once more at the end.
-    first = sweep.try_out(shipped, _count_left(0, shipped, num_threads) + 3)
+    first = sweep.try_out(shipped, _count_left(0, shipped, num_threads) + 3, 2)
     if first is None:
         raise SystemExit(f"{minutes:g} minutes do not do for a single server; give it more")
     best = first
@@ -176,13 +186,13 @@ def measure(
         after = _count_left(stage + 1, best.settings, num_threads) + 2
         alternatives = _alternatives(stage, best.settings, num_threads)
         for number, settings in enumerate(alternatives):
-            tried = sweep.try_out(settings, len(alternatives) - number + after)
+            tried = sweep.try_out(settings, len(alternatives) - number + after, 2)
             if tried is not None and _is_better(tried, best, sweep.candidates):
                 best = tried
     confirmed = []
     if best is not first:
         for number, settings in enumerate((shipped, best.settings)):
-            confirmed.append(sweep.try_out(settings, 2 - number))
+            confirmed.append(sweep.try_out(settings, 2 - number, 1 - number))
     return {
         "name": name,
         "num_threads": num_threads,
@@ -191,6 +201,7 @@ def measure(
         "commit": describe_commit(),
         "shipped": asdict(shipped),
         "best": asdict(best.settings),
+        "is_confirmed": all(confirmed) and _gives_more(confirmed[-1], confirmed[0]),
         "candidates": [asdict(each) for each in sweep.candidates],
         "left_out": [asdict(each) for each in sweep.left_out],
         "confirmed": [asdict(each) for each in confirmed if each is not None],
@@ -235,10 +246,11 @@ def _count_left(stage: int, best: Settings, num_threads: int) -> int:
 
 def _is_better(tried: Candidate, best: Candidate, all_tried: Sequence[Candidate]) -> bool:
     least_waiting = min(each.alone_ms for each in all_tried)
-    return (
-        tried.per_second > (1 + LEAST_GAIN) * best.per_second
-        and tried.alone_ms <= (1 + MOST_WAITING) * least_waiting
-    )
+    return _gives_more(tried, best) and tried.alone_ms <= (1 + MOST_WAITING) * least_waiting
+
+
+def _gives_more(tried: Candidate, best: Candidate) -> bool:
+    return tried.per_second > (1 + LEAST_GAIN) * best.per_second
 
 
 def _write_copy(
@@ -319,7 +331,7 @@ def format_report(result: Result) -> str:
         left_out = [f"({', '.join(_cells(settings))})" for settings in result["left_out"]]
         lines.append(f"Not measured for lack of time: {', '.join(left_out)}.\n")
     lines.append(_verdict(result))
-    if result["best"] != result["shipped"]:
+    if result["is_confirmed"]:
         lines += ["", "```", config_lines(name, Settings(**result["best"])), "```"]
     return "\n".join(lines)
 
@@ -334,10 +346,11 @@ def _verdict(result: Result) -> str:
         return "Nothing that was measured is better than the settings as they are."
     confirmed = result["confirmed"]
     if len(confirmed) < 2:
-        return "The best, which the time did not do to measure once more:"
+        return "The time did not do to measure the best once more: leave the settings as they are."
     shipped, best = confirmed
+    advice = "To be set:" if result["is_confirmed"] else "Leave the settings as they are."
     return (
         f"Once more, beside one another: the best gives {best['per_second']:.2f} answers/s to "
         f"{NUM_CLIENTS} clients, the settings as they are {shipped['per_second']:.2f}; a single "
-        f"client waits {best['alone_ms']:.1f} and {shipped['alone_ms']:.1f} ms. To be set:"
+        f"client waits {best['alone_ms']:.1f} and {shipped['alone_ms']:.1f} ms. {advice}"
     )

@@ -21,7 +21,7 @@ import sys
 import time
 
 from benchmarks.common import OUTPUT, ROOT, progress
-from benchmarks.exported import PRECISIONS
+from benchmarks.limits import PRECISIONS
 from benchmarks.report import RECORD, publish
 
 # CPUs have next to no kernels for float16.

@@ -29,8 +29,9 @@ from pathlib import Path
 from statistics import median, quantiles
 
 from benchmarks.common import OUTPUT, ROOT, Result, format_table, progress, write_result
-from benchmarks.exported import PRECISIONS, load_exported_task
+from benchmarks.exported import load_exported_task
 from benchmarks.generator import BUNDLED
+from benchmarks.limits import PRECISIONS
 from benchmarks.machine import describe_machine
 from benchmarks.pictures import SAMPLES, list_pictures
 from benchmarks.serving import drive, make_requests
@@ -179,7 +180,10 @@ def _make_environment(code: Path, folder: Path) -> Path:
 def export_by(side: Side, checkpoint: Path, precision: str) -> None:
     """Export a checkpoint by a commit's own code."""
     command = [str(side.python.with_name("ofa")), "export", str(checkpoint.resolve())]
-    command += ["--repository", str(side.repository), "--name", NAME, "--precision", precision]
+    command += ["--repository", str(side.repository), "--name", NAME]
+    if precision != "float32":
+        # Commits that had no choice computed in float32.
+        command += ["--precision", precision]
     subprocess.run(command, cwd=side.folder, check=True, stdout=sys.stderr)
 
 
@@ -192,8 +196,8 @@ def compare_generators(
             stack.enter_context(
                 Worker(
                     side.python,
-                    "benchmarks.generator_ours",
-                    [str(side.repository), NAME, "1", "cpu"],
+                    "benchmarks.compare_ours",
+                    [str(side.repository), NAME],
                     num_threads,
                     side.log,
                     side.folder,

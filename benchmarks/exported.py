@@ -11,12 +11,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import OUTPUT, ROOT
-from ofa.export import DTYPES
 from ofa.tasks import Task, load_task
 from ofa.tensors import Tensors
 
-#: What `ofa export --precision` takes.
-PRECISIONS = tuple(DTYPES)
 #: What an export's speed depends on.
 _CODE = ("ofa", "server/ofa_server", "client/ofa_client", "model_repository")
 # The command's own module, so that the code is that of this Python's path.

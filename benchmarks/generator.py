@@ -29,8 +29,8 @@ from typing import NamedTuple
 import torch
 
 from benchmarks.common import OUTPUT, ROOT, Result, format_table, progress, write_result
-from benchmarks.exported import PRECISIONS, describe_commit, export, load_exported_task
-from benchmarks.limits import ARITHMETIC, step_bytes, time_limits
+from benchmarks.exported import describe_commit, export, load_exported_task
+from benchmarks.limits import ARITHMETIC, PRECISIONS, step_bytes, time_limits
 from benchmarks.machine import Ceilings, Machine, describe_machine, measure_ceilings
 from benchmarks.pictures import SAMPLES, list_pictures
 from benchmarks.work import count_step_numbers, count_work

@@ -14,6 +14,10 @@ import torch
 
 from benchmarks.machine import DTYPES, Ceilings, cache_bytes
 from benchmarks.work import Work
+from ofa.export import DTYPES as EXPORT_DTYPES
+
+#: What `ofa export --precision` takes.
+PRECISIONS = tuple(EXPORT_DTYPES)
 
 
 class Arithmetic(NamedTuple):

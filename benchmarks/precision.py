@@ -24,13 +24,13 @@ import torch
 
 from benchmarks.common import OUTPUT, ROOT, Result, format_table, progress, write_result
 from benchmarks.exported import (
-    PRECISIONS,
     describe_commit,
     export,
     load_exported_generator,
     load_exported_task,
     read_texts,
 )
+from benchmarks.limits import PRECISIONS
 from benchmarks.machine import Machine, describe_machine
 from benchmarks.pictures import cut_outs, list_pictures
 from ofa.export import stack_rows

@@ -75,8 +75,8 @@ def replace_section(page: str, section: str) -> str:
 
 
 def select(record: Record, part: str) -> list[Result]:
-    """The results of one benchmark."""
-    return [result for name, result in record.items() if name.startswith(f"{part}-")]
+    """The results of one benchmark by name."""
+    return [result for name, result in sorted(record.items()) if name.startswith(f"{part}-")]
 
 
 def generators(record: Record, device: str) -> list[Result]:

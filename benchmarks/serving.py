@@ -38,12 +38,12 @@ from tritonclient.utils import np_to_triton_dtype
 
 from benchmarks.common import OUTPUT, ROOT, Result, format_table, progress, write_result
 from benchmarks.exported import (
-    PRECISIONS,
     describe_commit,
     export,
     load_exported_generator,
     load_exported_task,
 )
+from benchmarks.limits import PRECISIONS
 from benchmarks.machine import Machine, describe_machine
 from benchmarks.pictures import SAMPLES, list_pictures
 from load_tests.triton_statistics import ModelStatistics, read_statistics, subtract

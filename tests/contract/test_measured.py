@@ -1,0 +1,92 @@
+"""The published figures come out of `make bench`, and say what they are about."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.__main__ import PARTS, QUICK
+from benchmarks.limits import ARITHMETIC, PRECISIONS
+from benchmarks.machine import DTYPES
+from benchmarks.report import BEGIN, END, RECORD, generators, render, replace_section
+
+ROOT = Path(__file__).parents[2]
+PAGES = ("README.md", "docs/precision.md")
+
+
+@pytest.fixture(scope="module")
+def record() -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(RECORD.read_text())
+    return loaded
+
+
+def section_of(page: str) -> str:
+    text = (ROOT / page).read_text("utf-8")
+    assert text.count(BEGIN) == text.count(END) == 1
+    return text.partition(BEGIN)[2].partition(END)[0].strip()
+
+
+def tables(section: str) -> list[list[list[str]]]:
+    """The cells of each table, header first, without the rule below it."""
+    found: list[list[list[str]]] = [[]]
+    for line in section.splitlines():
+        if line.startswith("|"):
+            found[-1].append([cell.strip() for cell in line.strip("|").split("|")])
+        elif found[-1]:
+            found.append([])
+    return [[table[0], *table[2:]] for table in found if table]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_has_what_the_record_says(page: str, record: dict[str, Any]) -> None:
+    assert section_of(page) == render(record)[page]
+
+
+def test_the_text_is_a_function_of_the_record(record: dict[str, Any]) -> None:
+    again = json.loads(json.dumps(record))
+    assert render(again) == render(record)
+    # Also of nothing but its content.
+    assert render(dict(reversed(again.items()))) == render(record)
+
+
+def test_another_figure_gives_another_text(record: dict[str, Any]) -> None:
+    other = json.loads(json.dumps(record))
+    generators(other, "cpu")[0]["ours"]["whole"] *= 2
+    assert all(render(other)[page] != render(record)[page] for page in PAGES)
+
+
+def test_readme_has_a_row_for_each_size(record: dict[str, Any]) -> None:
+    generator, labels, serving = tables(section_of("README.md"))
+    assert [row[0] for row in generator[1:]] == [each["name"] for each in generators(record, "cpu")]
+    assert {"tiny", "base", "large"} <= {row[0] for row in generator}
+    assert len(labels) == 1 + 5
+    assert [row[0] for row in serving] == ["clients", "1", "4", "16"]
+    for table in (generator, labels, serving):
+        assert {len(row) for row in table} == {len(table[0])}
+
+
+def test_a_precision_is_measured_on_cpus_or_only_on_gpus() -> None:
+    measured = {word for run in PARTS["generator"] for word in run if word in PRECISIONS}
+    assert measured == set(PRECISIONS) - {"float16"}
+
+
+def test_every_precision_has_a_limit() -> None:
+    assert set(PRECISIONS) <= set(ARITHMETIC)
+    assert {name for names in ARITHMETIC.values() for name in names} <= set(DTYPES)
+
+
+def test_every_part_is_a_module() -> None:
+    for part in {*PARTS, *QUICK}:
+        assert (ROOT / "benchmarks" / f"{part}.py").is_file()
+
+
+@pytest.mark.parametrize("page", ["no markers", f"{BEGIN}", f"{BEGIN}{END}{BEGIN}{END}"])
+def test_a_page_without_one_pair_of_markers_is_refused(page: str) -> None:
+    with pytest.raises(ValueError, match="one pair of markers"):
+        replace_section(page, "text")
+
+
+def test_only_what_is_between_the_markers_is_replaced() -> None:
+    page = replace_section(f"before\n{BEGIN}\nold\n{END}\nafter\n", r"new \1")
+    assert page == f"before\n{BEGIN}\n\nnew \\1\n\n{END}\nafter\n"

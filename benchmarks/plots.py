@@ -136,35 +136,33 @@ def _draw_load(panel: Axes, result: Result) -> None:
 
 
 def draw_sweep(result: Result, file: Path) -> None:
-    """Every candidate: answers a second by what a single client waits."""
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(6, 4))
-        panel = figure.subplots()
-        for candidate in result["candidates"]:
-            settings = candidate["settings"]
-            is_best, is_shipped = (settings == result[mark] for mark in ("best", "shipped"))
-            panel.plot(
-                candidate["alone_ms"],
-                candidate["per_second"],
-                marker="*" if is_best else "o",
-                markersize=12 if is_best else 6,
-                color="#D55E00" if is_best else "#0072B2" if is_shipped else "#999999",
-            )
-            panel.annotate(
-                ", ".join(map(str, list(settings.values())[:4])) + f", {settings['delay_us']} us",
-                (candidate["alone_ms"], candidate["per_second"]),
-                xytext=(6, 3),
-                textcoords="offset points",
-                fontsize=7,
-            )
-        panel.margins(x=0.3)
-        panel.set_xlabel("milliseconds until a single client's answer (p50)")
-        panel.set_ylabel("answers a second for 16 clients")
-        panel.set_title(
-            f"{result['name']}: preprocess, generators, threads, max. batch, delay\n"
-            "star: best, blue: as shipped",
-            loc="left",
+    """A row for each candidate, as measured: answers a second, and what a single client waits."""
+    candidates = result["candidates"]
+    names, colours = [], []
+    for candidate in candidates:
+        settings = candidate["settings"]
+        marks = [mark for mark in ("shipped", "best") if settings == result[mark]]
+        remark = f" ({', '.join(marks)})" if marks else ""
+        generators = f"{settings['generator_instances']} x {settings['threads']} threads"
+        names.append(
+            f"{settings['preprocess_instances']} preprocess, {generators}, "
+            f"batch {settings['max_batch_size']}, {settings['delay_us'] / 1000:g} ms{remark}"
         )
+        colours.append("#D55E00" if "best" in marks else "#0072B2" if marks else "#999999")
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(9, 1.2 + 0.32 * len(candidates)))
+        left, right = figure.subplots(1, 2, sharey=True)
+        rows = range(len(candidates))
+        for panel, key, title in (
+            (left, "per_second", "answers/s, 16 clients"),
+            (right, "alone_ms", "ms until the answer, 1 client (p50)"),
+        ):
+            bars = panel.barh(rows, [each[key] for each in candidates], color=colours)
+            panel.bar_label(bars, fmt="%.3g", padding=3)
+            panel.margins(x=0.15)
+            panel.set_title(title, loc="left")
+        left.set_yticks(rows, names)
+        left.invert_yaxis()
         figure.tight_layout()
         _save(figure, file)
 

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from benchmarks.limits import ARITHMETIC, step_bytes, time_limits
 from benchmarks.machine import Ceilings
 from benchmarks.pictures import cut_outs
 from benchmarks.work import Work, count_step_numbers, count_work
+from ofa.model.vit import VIT_SIZES, ViTSize
 from tests.unit.tiny import IMAGE_SIZE, make_config, make_model
 
 CPU = torch.device("cpu")
@@ -32,9 +34,14 @@ def count_by_torch(call: Callable[[], object]) -> int:
     return int(counter.get_total_flops())
 
 
-@pytest.mark.parametrize("resnet_type", ["resnet18", "resnet50"])
-def test_the_counted_work_is_what_torch_counts(resnet_type: str) -> None:
-    config = make_config(resnet_type=resnet_type)
+@pytest.mark.parametrize(
+    "stem", [{"resnet_type": "resnet18"}, {"resnet_type": "resnet50"}, {"use_ofasys": True}]
+)
+def test_the_counted_work_is_what_torch_counts(
+    stem: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(VIT_SIZES, "vit_base", ViTSize(IMAGE_SIZE, 16, 24, 2, 2))
+    config = make_config(**stem)
     encoder = make_model(config).requires_grad_(requires_grad=False).encoder
     work = count_work(config, *SHAPE, num_steps=5, beam_size=2)
     pictures = torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE)

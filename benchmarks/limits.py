@@ -37,8 +37,8 @@ class Arithmetic(NamedTuple):
 #: By the name of the precision, as `ofa.lowering` makes it.
 ARITHMETIC = {
     "float32": Arithmetic("float32", "float32", "float32"),
-    "bfloat16": Arithmetic("bfloat16", "bfloat16", "float32"),
-    "float16": Arithmetic("float16", "float16", "float32"),
+    "bfloat16": Arithmetic("bfloat16", "bfloat16", "float16"),
+    "float16": Arithmetic("float16", "float16", "float16"),
     "int8": Arithmetic("bfloat16", "int8", "int8"),
 }
 

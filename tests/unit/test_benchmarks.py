@@ -72,7 +72,7 @@ def test_a_batch_shares_the_weights_and_not_the_keys() -> None:
     numbers = {"weights": 100, "vocabulary": 10, "keys, values": 1}
     assert step_bytes(numbers, "float32", 1) == 444
     assert step_bytes(numbers, "float32", 8) == 472
-    assert step_bytes(numbers, "bfloat16", 8) == 256
+    assert step_bytes(numbers, "bfloat16", 8) == 236
 
 
 def limits(precision: str, batch_size: int, num_bytes: int) -> dict[str, float]:

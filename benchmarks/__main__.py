@@ -28,6 +28,9 @@ from benchmarks.report import RECORD, publish
 _ON_CPU = [precision for precision in PRECISIONS if precision != "float16"]
 _LARGE = str(OUTPUT / "checkpoints" / "large")
 
+# Unseen pictures, if `python -m training.evaluate --save build/own_set` has drawn them.
+_OWN_SET = ROOT / "build" / "own_set" / "caption"
+
 #: Arguments of `python -m benchmarks.PART`, one list a run. A result's name starts with its part's.
 PARTS = {
     "generator": [
@@ -38,7 +41,7 @@ PARTS = {
         ["--checkpoint", _LARGE, "--precision", "bfloat16", "--batch", "8", "--pictures", "1"],
     ],
     "labels": [["--pictures", "1"]],
-    "precision": [[]],
+    "precision": [[], *([["--folder", str(_OWN_SET)]] if _OWN_SET.is_dir() else [])],
     "serving": [["--seconds", "10"]],
 }
 QUICK = {

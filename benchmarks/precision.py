@@ -66,9 +66,10 @@ def main() -> None:
     generators = [load_exported_generator(repository, f"{name}-{each}") for each in precisions]
     if arguments.folder:
         files = list_pictures(arguments.folder)[: arguments.pictures]
-        pictures, source = [file.read_bytes() for file in files], arguments.folder.resolve().name
+        pictures = [file.read_bytes() for file in files]
+        source = "-".join(arguments.folder.resolve().parts[-2:])
     else:
-        pictures, source = cut_outs(arguments.pictures), "cut-outs"
+        pictures, source = cut_outs(arguments.pictures), "cut-outs-of-samples"
     rows = [task.preprocess({"image": np.array([picture], np.object_)}) for picture in pictures]
     progress(f"captioning {len(rows)} pictures in {', '.join(precisions)}")
     for row in rows[:_WARMUPS]:

@@ -99,6 +99,7 @@ def _index(order: Sequence[str], name: str) -> int:
 
 def _readme(record: Record) -> Iterator[str]:
     on_cpu, on_gpu = (generators(record, device) for device in ("cpu", "cuda"))
+    labels, servers = select(record, "labels"), select(record, "serving")
     if on_cpu:
         yield _where(on_cpu)
         yield _setting(on_cpu[0])
@@ -107,10 +108,11 @@ def _readme(record: Record) -> Iterator[str]:
         yield _where(on_gpu)
         yield "The same on a GPU, without a server; decoding and resizing are not counted:"
         yield _gpu_table(on_gpu)
-    for result in select(record, "labels"):
-        yield from _labels(result)
-    for result in select(record, "serving"):
-        yield from _serving(result)
+    for results, describe in ((labels, _labels), (servers, _serving)):
+        if results and _where(results) != _where(on_cpu):
+            yield _where(results)
+        for result in results:
+            yield from describe(result)
 
 
 def _where(results: Sequence[Result]) -> str:
@@ -233,7 +235,8 @@ def _precision_page(record: Record) -> Iterator[str]:
         yield _changes_table(result)
     results = [each for each in generators(record, "cpu") if each["batch_size"] == 1]
     if results:
-        yield _where(results)
+        if _where(results) != _where(compared):
+            yield _where(results)
         yield _paragraph(
             "Seconds a picture by size, one at a time, and times ModelScope's speed in brackets "
             "(the rest of the setting is the README's):"

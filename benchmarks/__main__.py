@@ -2,6 +2,7 @@
 
     make bench                                  all parts: 20 minutes on two cores
     .venv/bin/python -m benchmarks serving      one part; the others' figures stay
+    .venv/bin/python -m benchmarks gpu          the generator on a CUDA device
     .venv/bin/python -m benchmarks --quick      does it run? Two minutes; nothing is published
 
 Every part writes its tables and numbers to `build/benchmarks/`. The numbers are then added to
@@ -26,28 +27,43 @@ from benchmarks.report import RECORD, publish
 
 # CPUs have next to no kernels for float16.
 _ON_CPU = [precision for precision in PRECISIONS if precision != "float16"]
+_ON_GPU = [precision for precision in PRECISIONS if precision != "int8"]
+_BATCH = ("--batch", "8")
+_ONE_TURN = ("--pictures", "1")
 _LARGE = str(OUTPUT / "checkpoints" / "large")
 
 # Unseen pictures, if `python -m training.evaluate --save build/own_set` has drawn them.
 _OWN_SET = ROOT / "build" / "own_set" / "caption"
 
-#: Arguments of `python -m benchmarks.PART`, one list a run. A result's name starts with its part's.
+#: Arguments of `python -m benchmarks.MODULE` by part, one list a run. A result's name starts with
+#: its part's.
 PARTS = {
     "generator": [
-        ["--size", "tiny", "--precision", *_ON_CPU],
-        ["--size", "base", "--precision", *_ON_CPU, "--pictures", "1"],
-        ["--size", "large", "--precision", *_ON_CPU, "--pictures", "1"],
+        ["generator", "--size", "tiny", "--precision", *_ON_CPU],
+        ["generator", "--size", "base", "--precision", *_ON_CPU, *_ONE_TURN],
+        ["generator", "--size", "large", "--precision", *_ON_CPU, *_ONE_TURN],
         # What the run before has built.
-        ["--checkpoint", _LARGE, "--precision", "bfloat16", "--batch", "8", "--pictures", "1"],
+        ["generator", "--checkpoint", _LARGE, *_ONE_TURN, "--precision", "bfloat16", *_BATCH],
     ],
-    "labels": [["--pictures", "1"]],
-    "precision": [[], *([["--folder", str(_OWN_SET)]] if _OWN_SET.is_dir() else [])],
-    "serving": [["--seconds", "10"]],
+    "labels": [["labels", "--pictures", "1"]],
+    "precision": [
+        ["precision"],
+        *([["precision", "--folder", str(_OWN_SET)]] if _OWN_SET.is_dir() else []),
+    ],
+    "serving": [["serving", "--seconds", "10"]],
+    "gpu": [
+        [
+            *("generator", "--size", "large", "--device", "cuda"),
+            *("--precision", *_ON_GPU, "--batch", "1", "8", "32"),
+        ],
+    ],
 }
+#: What is run if no part is named: a GPU's has another machine.
+_DEFAULT = [part for part in PARTS if part != "gpu"]
 QUICK = {
-    "generator": [["--size", "tiny", "--pictures", "1", "--repeats", "1"]],
-    "precision": [["--pictures", "50"]],
-    "serving": [["--seconds", "3"]],
+    "generator": [["generator", "--size", "tiny", "--pictures", "1", "--repeats", "1"]],
+    "precision": [["precision", "--pictures", "50"]],
+    "serving": [["serving", "--seconds", "3"]],
 }
 
 
@@ -59,8 +75,10 @@ def main() -> None:
         folder = OUTPUT / ("quick" if arguments.quick else "published") / part
         shutil.rmtree(folder, ignore_errors=True)
         for run in (QUICK if arguments.quick else PARTS)[part]:
-            progress(f"--- {part} {' '.join(run)} ({time.monotonic() - start:.0f} s)")
-            command = [sys.executable, "-m", f"benchmarks.{part}", *run, "--results", str(folder)]
+            progress(f"--- {' '.join(run)} ({time.monotonic() - start:.0f} s)")
+            module, *options = run
+            command = [sys.executable, "-m", f"benchmarks.{module}", *options]
+            command += ["--results", str(folder)]
             subprocess.run(command, cwd=ROOT, check=True)
         # A result that this part no longer has is gone.
         record = {name: own for name, own in record.items() if not name.startswith(f"{part}-")}
@@ -80,7 +98,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="publish nothing")
     arguments = parser.parse_args()
     parts = QUICK if arguments.quick else PARTS
-    arguments.parts = arguments.parts or list(parts)
+    arguments.parts = arguments.parts or (list(QUICK) if arguments.quick else _DEFAULT)
     for part in arguments.parts:
         if part not in parts:
             parser.error(f"there is no part {part!r}; there are {', '.join(parts)}")

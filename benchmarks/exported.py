@@ -14,6 +14,8 @@ from benchmarks.common import OUTPUT, ROOT
 from ofa.tasks import Task, load_task
 from ofa.tensors import Tensors
 
+#: Where `export` exports to.
+REPOSITORY = OUTPUT / "repository"
 #: What an export's speed depends on.
 _CODE = ("ofa", "server/ofa_server", "client/ofa_client", "model_repository")
 # The command's own module, so that the code is that of this Python's path.
@@ -21,27 +23,29 @@ _OFA = (sys.executable, "-c", "import sys, ofa_server.cli as cli; sys.exit(cli.m
 
 
 def describe_commit() -> str:
-    """The commit that is measured, with a "+" if the code differs from it; empty without git."""
-    head = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
+    """The last commit that changed what is measured, with a "+" if more has changed since.
+
+    Empty where there is no git.
+    """
+    last = subprocess.run(
+        ["git", "log", "-1", "--format=%h", "--", *_CODE],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    if head.returncode != 0:
+    if last.returncode != 0:
         return ""
     same = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", *_CODE], cwd=ROOT, check=False)
-    return head.stdout.strip() + "+" * (same.returncode != 0)
+    return last.stdout.strip() + "+" * (same.returncode != 0)
 
 
 def export(checkpoint: Path, name: str, precision: str = "float32", device: str = "cpu") -> Path:
     """Export a checkpoint under a name and return the repository."""
-    repository = OUTPUT / "repository"
-    command = [*_OFA, "export", str(checkpoint), "--repository", str(repository), "--name", name]
+    command = [*_OFA, "export", str(checkpoint), "--repository", str(REPOSITORY), "--name", name]
     command += ["--precision", precision, "--device", device]
     subprocess.run(command, check=True, stdout=sys.stderr)
-    return repository
+    return REPOSITORY
 
 
 def load_exported_task(repository: Path, name: str) -> Task:

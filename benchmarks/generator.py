@@ -2,14 +2,14 @@
 
     .venv/bin/python -m benchmarks.generator                      the bundled checkpoint
     .venv/bin/python -m benchmarks.generator --size large         a made-up one of a published size
-    .venv/bin/python -m benchmarks.generator --precision float32 bfloat16 --batch 8
-    .venv/bin/python -m benchmarks.generator --device cuda --precision float16 --batch 32
+    .venv/bin/python -m benchmarks.generator --precision float32 bfloat16 --batch 1 8
+    .venv/bin/python -m benchmarks.generator --device cuda --precision float16 --batch 1 8 32
 
 Both sides caption the same pictures with the same weights, threads and number of decoding steps, in
 turn in one run; the reference always in float32, on the CPU and one picture at a time. Where it is
 not installed, `--without-reference` leaves it out; on a CUDA device it always is. Prints a table in
 Markdown for each precision, and writes it and its numbers to
-`build/benchmarks/generator-NAME-PRECISION.json` and `.md`.
+`build/benchmarks/generator-NAME-PRECISION.json` and `.md` (`gpu-` on a CUDA device).
 
 The limit of a stage is its work by the machine's rates, measured in the same run (`limits.py`).
 """
@@ -29,7 +29,7 @@ from typing import NamedTuple
 import torch
 
 from benchmarks.common import OUTPUT, ROOT, Result, format_table, progress, write_result
-from benchmarks.exported import describe_commit, export, load_exported_task
+from benchmarks.exported import REPOSITORY, describe_commit, export, load_exported_task
 from benchmarks.limits import ARITHMETIC, PRECISIONS, step_bytes, time_limits
 from benchmarks.machine import Ceilings, Machine, describe_machine, measure_ceilings
 from benchmarks.pictures import SAMPLES, list_pictures
@@ -49,7 +49,6 @@ class Setting(NamedTuple):
         checkpoint: whose every caption has as many tokens.
         pictures: a turn each.
         repeats: captions of ours in a turn; the reference's is one.
-        batch_size: of our side.
         num_threads: of either side.
         device: of our side.
     """
@@ -57,7 +56,6 @@ class Setting(NamedTuple):
     checkpoint: Path
     pictures: list[Path]
     repeats: int
-    batch_size: int
     num_threads: int
     device: torch.device
 
@@ -71,7 +69,6 @@ def main() -> None:
         checkpoint=fix_num_steps(source.resolve(), arguments.steps),
         pictures=list_pictures(arguments.folder)[: arguments.pictures],
         repeats=arguments.repeats,
-        batch_size=arguments.batch,
         num_threads=arguments.threads,
         device=torch.device(arguments.device),
     )
@@ -79,8 +76,11 @@ def main() -> None:
         # What the reference took to start is asked once.
         starting = reference.take_peak_memory() if reference else None
         for precision in arguments.precision:
-            result = measure(setting, precision, reference, starting)
-            write_result(arguments.results, name_of(result), result, format_report(result))
+            progress(f"exporting in {precision}")
+            export(setting.checkpoint, setting.checkpoint.name, precision, setting.device.type)
+            for batch_size in arguments.batch:
+                result = measure(setting, precision, batch_size, reference, starting)
+                write_result(arguments.results, name_of(result), result, format_report(result))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -99,7 +99,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--precision", nargs="+", choices=PRECISIONS, default=["float32"], help="of our side"
     )
-    parser.add_argument("--batch", type=int, default=1, metavar="N", help="of our side")
+    parser.add_argument(
+        "--batch", nargs="+", type=int, default=[1], metavar="N", help="pictures at once, our side"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of our side")
     parser.add_argument(
         "--without-reference", dest="reference", action="store_false", help="measure ours alone"
@@ -156,16 +158,18 @@ def reference_of(setting: Setting, *, wanted: bool) -> Iterator[Worker | None]:
 
 
 def measure(
-    setting: Setting, precision: str, reference: Worker | None, reference_starting: int | None
+    setting: Setting,
+    precision: str,
+    batch_size: int,
+    reference: Worker | None,
+    reference_starting: int | None,
 ) -> Result:
-    """Have both sides caption every picture, in turn."""
+    """Have both sides caption every picture, in turn, with what was exported last."""
     machine = describe_machine(setting.device)
     name, device = setting.checkpoint.name, setting.device
-    progress(f"exporting in {precision}")
-    repository = export(setting.checkpoint, name, precision, device.type)
     ceilings, turns = Ceilings({}, {}), []
     arithmetic = ARITHMETIC[precision]
-    arguments = [str(repository), name, str(setting.batch_size), str(device)]
+    arguments = [str(REPOSITORY), name, str(batch_size), str(device)]
     with our_side("generator", arguments, setting.pictures[0], setting.num_threads) as ours:
         starting = ours.take_peak_memory()
         for turn in take_turns(ours, reference, setting.pictures, setting.repeats):
@@ -177,12 +181,12 @@ def measure(
         "name": name,
         "precision": precision,
         "device": device.type,
-        "batch_size": setting.batch_size,
+        "batch_size": batch_size,
         "num_threads": setting.num_threads,
         "machine": asdict(machine),
         "commit": describe_commit(),
         "ceilings": asdict(ceilings),
-        **bound(setting, precision, ceilings),
+        **bound(setting, precision, batch_size, ceilings),
         "num_turns": len(turns),
         "repeats": setting.repeats,
         "ours": medians([answered for turn in turns for answered in turn.ours]),
@@ -202,17 +206,17 @@ def measure(
     }
 
 
-def bound(setting: Setting, precision: str, ceilings: Ceilings) -> Result:
+def bound(setting: Setting, precision: str, batch_size: int, ceilings: Ceilings) -> Result:
     """Work counted from the checkpoint, and the seconds that it takes at least."""
     checkpoint = setting.checkpoint
     config = ModelConfig.from_dict(json.loads((checkpoint / "config.json").read_text()))
-    task = load_exported_task(OUTPUT / "repository", checkpoint.name)
+    task = load_exported_task(REPOSITORY, checkpoint.name)
     defaults, image_size = task.settings.defaults, task.settings.patch_image_size
     source_ids = task.tokenizer.encode(task.settings.prompt, task.settings.max_source_length)
     num_steps = defaults.max_length + 1
     shape = (config, image_size, len(source_ids))
     work = count_work(*shape, num_steps, defaults.beam_size)
-    num_bytes = step_bytes(count_step_numbers(*shape), precision, setting.batch_size)
+    num_bytes = step_bytes(count_step_numbers(*shape), precision, batch_size)
     return {
         "beam_size": defaults.beam_size,
         "num_steps": num_steps,
@@ -220,7 +224,7 @@ def bound(setting: Setting, precision: str, ceilings: Ceilings) -> Result:
         "work": {stage: each.convolutions + each.products for stage, each in work.items()},
         "step_bytes": num_bytes,
         "limits": time_limits(
-            *(work, num_bytes, num_steps, precision, setting.batch_size, ceilings, setting.device)
+            *(work, num_bytes, num_steps, precision, batch_size, ceilings, setting.device)
         ),
     }
 
@@ -242,9 +246,9 @@ def differing_answers(turns: list[Turn]) -> list[str]:
 
 def name_of(result: Result) -> str:
     """What the result's files are called."""
+    kind = "gpu" if result["device"] == "cuda" else "generator"
     batch = f"-batch-{result['batch_size']}" * (result["batch_size"] > 1)
-    device = "-cuda" * (result["device"] == "cuda")
-    return f"generator-{result['name']}-{result['precision']}{batch}{device}"
+    return f"{kind}-{result['name']}-{result['precision']}{batch}"
 
 
 def format_report(result: Result) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -24,7 +25,7 @@ _STAGES = {
     "text": ("#999999", ""),
 }
 _PERCENTILES = {"p50": ("#0072B2", "o", "-"), "p90": ("#D55E00", "s", "--")}
-_STYLE = {
+_STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,

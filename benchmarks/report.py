@@ -81,9 +81,8 @@ def select(record: Record, part: str) -> list[Result]:
 
 def generators(record: Record, device: str) -> list[Result]:
     """The generator's results on one device: by size, batch and precision."""
-    results = [each for each in select(record, "generator") if each["device"] == device]
     return sorted(
-        results,
+        select(record, "gpu" if device == "cuda" else "generator"),
         key=lambda result: (
             _index(_SIZES, result["name"]),
             result["batch_size"],

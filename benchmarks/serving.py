@@ -29,7 +29,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, median, quantiles
-from typing import Any
 
 import numpy as np
 import torch
@@ -97,31 +96,44 @@ def main() -> None:
         from benchmarks import sweep
         from benchmarks.plots import draw_sweep
 
-        result = sweep.measure(repository, name, requests, arguments.threads, arguments.minutes)
-        report = sweep.format_report(result)
-        write_result(arguments.results, f"sweep-{name}", result, report)
-        draw_sweep(result, arguments.results / f"sweep-{name}.svg")
-        return
-    machine = describe_machine()
+        found = sweep.measure(repository, name, requests, arguments.threads, arguments.minutes)
+        write_result(arguments.results, f"sweep-{name}", found, sweep.format_report(found))
+        draw_sweep(found, arguments.results / f"sweep-{name}.svg")
+    else:
+        result = {
+            "name": name,
+            "task": task.name,
+            "num_threads": arguments.threads,
+            "machine": asdict(describe_machine()),
+            "commit": describe_commit(),
+            **measure(repository, task, requests, arguments.clients, arguments.seconds, name),
+        }
+        write_result(arguments.results, f"serving-{name}", result, format_report(result))
+
+
+def measure(
+    repository: Path,
+    task: Task,
+    requests: Sequence[Tensors],
+    client_counts: Sequence[int],
+    seconds: float,
+    name: str,
+) -> Result:
+    """Measure without a server, then with one and every number of clients."""
     batch_sizes = sorted({1, batch_limit(repository, name)})
-    bare = measure_bare(repository, task, name, requests, batch_sizes, arguments.seconds)
+    bare = measure_bare(repository, task, name, requests, batch_sizes, seconds)
     with serving(repository, OUTPUT / "server.log") as server:
         loads = [
-            measure_load(server, name, requests, num_clients, arguments.seconds)
-            for num_clients in arguments.clients
+            asdict(measure_load(server, name, requests, num_clients, seconds))
+            for num_clients in client_counts
         ]
-    result: dict[str, Any] = {
-        "name": name,
-        "task": task.name,
-        "num_threads": arguments.threads,
-        "machine": asdict(machine),
-        "commit": describe_commit(),
-        "seconds": arguments.seconds,
+    return {
+        "seconds": seconds,
         **bare,
-        "loads": [asdict(load) for load in loads],
+        "loads": loads,
+        "best_per_second": best_per_second(bare, len(os.sched_getaffinity(0))),
+        "overhead_ms": overhead_ms(bare, loads),
     }
-    result |= {"best_per_second": best_per_second(result), "overhead_ms": overhead_ms(result)}
-    write_result(arguments.results, f"serving-{name}", result, format_report(result))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -272,20 +284,19 @@ def _infer_inputs(request: Tensors) -> list[grpcclient.InferInput]:
     return inputs
 
 
-def best_per_second(result: Result) -> float:
+def best_per_second(bare: Result, num_cores: int) -> float:
     """Answers a second that the cores allow without a server."""
-    generator = min(run["mean_s"] for run in result["bare"])
-    preparing = result["prepare"]["mean_s"] / result["machine"]["num_cores"]
-    return float(1 / (generator + preparing))
+    generator = min(run["mean_s"] for run in bare["bare"])
+    return float(1 / (generator + bare["prepare"]["mean_s"] / num_cores))
 
 
-def overhead_ms(result: Result) -> float | None:
+def overhead_ms(bare: Result, loads: Sequence[Result]) -> float | None:
     """What a single client waits beyond generator, decoding and resizing: of medians.
 
     None where no single client was measured.
     """
-    alone = result["bare"][0]["median_s"] + result["prepare"]["median_s"]
-    for load in result["loads"]:
+    alone = bare["bare"][0]["median_s"] + bare["prepare"]["median_s"]
+    for load in loads:
         if load["num_clients"] == 1:
             return float(load["latencies_ms"]["p50"] - 1000 * alone)
     return None

@@ -189,10 +189,11 @@ def measure(
             tried = sweep.try_out(settings, len(alternatives) - number + after, 2)
             if tried is not None and _is_better(tried, best, sweep.candidates):
                 best = tried
-    confirmed = []
+    confirmed: list[Candidate] = []
     if best is not first:
         for number, settings in enumerate((shipped, best.settings)):
-            confirmed.append(sweep.try_out(settings, 2 - number, 1 - number))
+            again = sweep.try_out(settings, 2 - number, 1 - number)
+            confirmed += [again] if again else []
     return {
         "name": name,
         "num_threads": num_threads,
@@ -201,10 +202,10 @@ def measure(
         "commit": describe_commit(),
         "shipped": asdict(shipped),
         "best": asdict(best.settings),
-        "is_confirmed": all(confirmed) and _gives_more(confirmed[-1], confirmed[0]),
+        "is_confirmed": len(confirmed) == 2 and _gives_more(confirmed[1], confirmed[0]),
         "candidates": [asdict(each) for each in sweep.candidates],
         "left_out": [asdict(each) for each in sweep.left_out],
-        "confirmed": [asdict(each) for each in confirmed if each is not None],
+        "confirmed": [asdict(each) for each in confirmed],
     }
 
 

@@ -53,7 +53,7 @@ train: $(SETUP) training/node_modules ## train the bundled checkpoints again (ho
 	@.venv/bin/python -m training.export_checkpoint settle $(CHECKPOINT)
 	@.venv/bin/python -m training.export_checkpoint chinese $(CHINESE)
 
-bench: $(EXPORTED) $(ORACLE) ## measure all that README.md and docs/precision.md say of speed, and write it there (PARTS="serving")
+bench: $(EXPORTED) $(ORACLE) ## measure what README.md and docs/precision.md say of speed, and write it there (PARTS=serving)
 	@.venv/bin/python -m benchmarks $(PARTS)
 
 load: $(EXPORTED) ## Locust against a server of its own: requests a second, percentiles, Triton's times

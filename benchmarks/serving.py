@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -52,6 +53,7 @@ from ofa.tasks import Task
 from ofa.tensors import Tensors
 from ofa_server.background import running_server
 from ofa_server.model_configs import read_configs
+from ofa_server.repository import MEMBERS
 
 #: Part of the measured time that goes before it: a new batch size is slow at first.
 WARMUP_SHARE = 0.3
@@ -122,7 +124,7 @@ def measure(
     """Measure without a server, then with one and every number of clients."""
     batch_sizes = sorted({1, batch_limit(repository, name)})
     bare = measure_bare(repository, task, name, requests, batch_sizes, seconds)
-    with serving(repository, OUTPUT / "server.log") as server:
+    with linked(repository, name) as own, serving(own) as server:
         loads = [
             asdict(measure_load(server, name, requests, num_clients, seconds))
             for num_clients in client_counts
@@ -219,8 +221,20 @@ def _seconds(times: Sequence[float]) -> Result:
 
 
 @contextmanager
-def serving(repository: Path, log: Path) -> Iterator[str]:
+def linked(repository: Path, name: str) -> Iterator[Path]:
+    """Yield a repository of the models of one ensemble only, whose files are links."""
+    with tempfile.TemporaryDirectory(prefix="ofa-benchmark-") as folder:
+        for model in (name, *(f"{name}_{member}" for member in MEMBERS)):
+            (Path(folder) / model).mkdir()
+            for file in (repository / model).iterdir():
+                (Path(folder) / model / file.name).symlink_to(file.resolve())
+        yield Path(folder)
+
+
+@contextmanager
+def serving(repository: Path) -> Iterator[str]:
     """Yield HOST:PORT of a server of our own."""
+    log = OUTPUT / "server.log"
     progress(f"starting a server; its log is {log}")
     with running_server(repository, log) as server:
         yield server

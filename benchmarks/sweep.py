@@ -23,7 +23,6 @@ the report says which.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -32,13 +31,12 @@ from statistics import median
 
 from google.protobuf import text_format
 
-from benchmarks.common import OUTPUT, Result, format_table, progress
+from benchmarks.common import Result, format_table, progress
 from benchmarks.exported import describe_commit
 from benchmarks.machine import Machine, describe_machine
-from benchmarks.serving import WARMUP_SHARE, measure_load, serving
+from benchmarks.serving import WARMUP_SHARE, linked, measure_load, serving
 from ofa.tensors import Tensors
 from ofa_server.model_configs import ModelConfig, num_instances, read_configs
-from ofa_server.repository import MEMBERS
 
 #: Clients that saturate a server.
 NUM_CLIENTS = 16
@@ -103,12 +101,6 @@ class _Sweep:
         self._repository = repository
         self._name = name
         self._requests = requests
-        self._configs = {
-            model: config
-            for model, config in read_configs(repository).items()
-            # "caption" beside "caption_zh": names that only start alike are others' models.
-            if model in (name, *(f"{name}_{member}" for member in MEMBERS))
-        }
         self._deadline = time.monotonic() + 60 * minutes
         self.candidates: list[Candidate] = []
         self.left_out: list[Settings] = []
@@ -119,12 +111,13 @@ class _Sweep:
         Args:
             num_threads: that a generator takes which is told no number.
         """
-        generator = self._configs[f"{self._name}_generator"]
+        configs = read_configs(self._repository)
+        generator = configs[f"{self._name}_generator"]
         # Looked up in a copy, because asking a map of protobuf's for a key puts it in.
         parameters = dict(generator.parameters)
         own = int(parameters[_THREADS].string_value) if _THREADS in parameters else num_threads
         return Settings(
-            preprocess_instances=num_instances(self._configs[f"{self._name}_preprocess"]),
+            preprocess_instances=num_instances(configs[f"{self._name}_preprocess"]),
             generator_instances=num_instances(generator),
             threads=own,
             max_batch_size=generator.max_batch_size,
@@ -150,9 +143,9 @@ class _Sweep:
             return None
         progress(f"{settings}, {num_left} to go at most")
         start = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="ofa-sweep-") as folder:
-            _write_copy(self._repository, self._configs, self._name, settings, Path(folder))
-            with serving(Path(folder), OUTPUT / "server.log") as server:
+        with linked(self._repository, self._name) as copy:
+            _configure(copy, self._name, settings)
+            with serving(copy) as server:
                 start_seconds = time.monotonic() - start
                 alone, many = (
                     measure_load(server, self._name, self._requests, num_clients, seconds)
@@ -254,25 +247,19 @@ def _gives_more(tried: Candidate, best: Candidate) -> bool:
     return tried.per_second > (1 + LEAST_GAIN) * best.per_second
 
 
-def _write_copy(
-    repository: Path, configs: Mapping[str, ModelConfig], name: str, settings: Settings, copy: Path
-) -> None:
-    """Fill an empty folder with models under other settings; all else that they have is linked."""
-    for model, config in configs.items():
-        (copy / model).mkdir()
-        for file in (repository / model).iterdir():
-            if file.name != "config.pbtxt":
-                (copy / model / file.name).symlink_to(file.resolve())
-        own = type(config)()
-        own.CopyFrom(config)
-        if model == f"{name}_preprocess":
-            _set_instances(own, settings.preprocess_instances)
-        elif model == f"{name}_generator":
-            _set_instances(own, settings.generator_instances)
-            own.max_batch_size = settings.max_batch_size
-            own.dynamic_batching.max_queue_delay_microseconds = settings.delay_us
-            own.parameters[_THREADS].string_value = str(settings.threads)
-        (copy / model / "config.pbtxt").write_text(text_format.MessageToString(own))
+def _configure(repository: Path, name: str, settings: Settings) -> None:
+    """Give an ensemble's models in a repository other settings; links are replaced by files."""
+    configs = read_configs(repository)
+    preprocess, generator = configs[f"{name}_preprocess"], configs[f"{name}_generator"]
+    _set_instances(preprocess, settings.preprocess_instances)
+    _set_instances(generator, settings.generator_instances)
+    generator.max_batch_size = settings.max_batch_size
+    generator.dynamic_batching.max_queue_delay_microseconds = settings.delay_us
+    generator.parameters[_THREADS].string_value = str(settings.threads)
+    for member, config in (("preprocess", preprocess), ("generator", generator)):
+        file = repository / f"{name}_{member}" / "config.pbtxt"
+        file.unlink()
+        file.write_text(text_format.MessageToString(config))
 
 
 def _set_instances(config: ModelConfig, count: int) -> None:

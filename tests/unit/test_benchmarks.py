@@ -12,8 +12,10 @@ from benchmarks import compare, sweep
 from benchmarks.limits import ARITHMETIC, step_bytes, time_limits
 from benchmarks.machine import Ceilings
 from benchmarks.pictures import cut_outs
+from benchmarks.serving import linked
 from benchmarks.work import Work, count_step_numbers, count_work
 from ofa.model.vit import VIT_SIZES, ViTSize
+from ofa_server.model_configs import read_configs
 from tests.unit.tiny import IMAGE_SIZE, make_config, make_model
 
 CPU = torch.device("cpu")
@@ -104,6 +106,7 @@ def test_cut_outs_are_always_the_same() -> None:
 
 
 SHIPPED = sweep.Settings(2, 1, 2, 8, 5000)
+ENSEMBLE = 'platform: "ensemble" ensemble_scheduling {}'
 CONFIG = 'max_batch_size: 8 instance_group [ { kind: KIND_CPU count: 1 } ] backend: "pytorch"'
 
 
@@ -132,24 +135,21 @@ def test_better_is_more_answers_without_longer_waiting() -> None:
     assert not sweep._is_better(candidate(110, 20), best, [best, candidate(50, 15)])
 
 
-def test_a_copy_of_a_repository_has_the_settings_that_are_printed(tmp_path: Path) -> None:
+def test_what_a_sweep_serves_is_what_it_prints(tmp_path: Path) -> None:
     model_config = pytest.importorskip("tritonclient.grpc.model_config_pb2").ModelConfig
-    repository, copy = tmp_path / "repository", tmp_path / "copy"
-    configs = {}
-    for model in ("x", "x_preprocess", "x_generator"):
-        (repository / model / "1").mkdir(parents=True)
-        (repository / model / "config.pbtxt").write_text(CONFIG)
-        configs[model] = text_format.Parse(CONFIG, model_config())
-    copy.mkdir()
+    for model in ("x", "x_preprocess", "x_generator", "x_postprocess", "x_zh"):
+        (tmp_path / model / "1").mkdir(parents=True)
+        (tmp_path / model / "1" / "model.pt").touch()
+        (tmp_path / model / "config.pbtxt").write_text(ENSEMBLE if model == "x" else CONFIG)
     settings = sweep.Settings(3, 2, 1, 16, 2000)
-    sweep._write_copy(repository, configs, "x", settings, copy)
-    written = {
-        model: text_format.Parse((copy / model / "config.pbtxt").read_text(), model_config())
-        for model in configs
-    }
-    assert written["x"] == configs["x"]
-    assert (copy / "x" / "1").resolve() == (repository / "x" / "1").resolve()
-    assert (repository / "x_generator" / "config.pbtxt").read_text() == CONFIG
+    with linked(tmp_path, "x") as copy:
+        sweep._configure(copy, "x", settings)
+        written = read_configs(copy)
+        assert (copy / "x" / "1").resolve() == (tmp_path / "x" / "1").resolve()
+    # Nothing of what is served elsewhere has changed.
+    assert (tmp_path / "x_generator" / "config.pbtxt").read_text() == CONFIG
+    # Not the ensemble that has only the beginning of its name in common.
+    assert set(written) == {"x", "x_preprocess", "x_generator", "x_postprocess"}
     preprocess, generator = sweep.config_lines("x", settings).split("\n\n")
     for model, lines in (("x_preprocess", preprocess), ("x_generator", generator)):
         expected = text_format.Parse(lines, model_config(backend="pytorch"))

@@ -77,6 +77,8 @@ def main() -> None:
     arguments = parse_arguments()
     describe_machine()
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    # It would come before what an environment holds.
+    os.environ.pop("PYTHONPATH", None)
     pictures = list_pictures(SAMPLES)
     with ExitStack() as stack:
         sides = [
@@ -174,7 +176,13 @@ def _make_environment(code: Path, folder: Path) -> Path:
         "sys.exit(main())\n"
     )
     command.chmod(0o755)
-    return folder / "bin" / "python"
+    python = folder / "bin" / "python"
+    # A comparison of a commit with itself would not be noticed.
+    asking = [str(python), "-c", "import ofa; print(ofa.__file__)"]
+    found = subprocess.run(asking, cwd=folder, check=True, capture_output=True, text=True).stdout
+    if not Path(found).is_relative_to(code):
+        raise RuntimeError(f"the environment of {code} has another ofa: {found.strip()}")
+    return python
 
 
 def export_by(side: Side, checkpoint: Path, precision: str) -> None:

@@ -1,3 +1,4 @@
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -172,3 +173,16 @@ def test_a_commit_is_slower_beyond_the_tolerance(ratio: float, slower: bool) -> 
     # One bad turn is no verdict.
     result = {"tolerance": 0.05, "ratios": {"generator": [ratio, ratio, 9.0]}}
     assert bool(compare.beyond(result)) is slower
+
+
+def test_a_compared_environment_has_the_code_of_its_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    (tmp_path / "code" / "ofa").mkdir(parents=True)
+    (tmp_path / "code" / "ofa" / "__init__.py").write_text("answer = 42\n")
+    python = compare._make_environment(tmp_path / "code", tmp_path / "environment")
+    program = "import ofa, torch, sys; sys.exit(ofa.answer)"
+    assert subprocess.run([python, "-c", program], cwd=tmp_path, check=False).returncode == 42
+    with pytest.raises(RuntimeError, match="another ofa"):
+        compare._make_environment(tmp_path / "elsewhere", tmp_path / "environment")

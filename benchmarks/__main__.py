@@ -23,7 +23,7 @@ import time
 
 from benchmarks.common import OUTPUT, ROOT, progress
 from benchmarks.limits import PRECISIONS
-from benchmarks.report import RECORD, publish
+from benchmarks.report import RECORD, publish, read_results
 
 # CPUs have next to no kernels for float16.
 _ON_CPU = [precision for precision in PRECISIONS if precision != "float16"]
@@ -82,9 +82,9 @@ def main() -> None:
             subprocess.run(command, cwd=ROOT, check=True)
         # A result that this part no longer has is gone.
         record = {name: own for name, own in record.items() if not name.startswith(f"{part}-")}
-        record |= {file.stem: json.loads(file.read_text()) for file in folder.glob("*.json")}
+        record |= read_results(folder)
     if not arguments.quick:
-        publish(dict(sorted(record.items())))
+        publish(record)
     progress(f"{(time.monotonic() - start) / 60:.1f} minutes")
 
 

@@ -1,6 +1,7 @@
 """Writes what was measured into README.md and docs/precision.md.
 
-    .venv/bin/python -m benchmarks.report        again, from `measured.json`, without measuring
+    .venv/bin/python -m benchmarks.report           again, from `measured.json`
+    .venv/bin/python -m benchmarks.report FOLDER    with results that another machine has written
 
 `measured.json` holds the results that are published, by name, as `python -m benchmarks` found them.
 The texts between the markers of the two files are a function of it and of nothing else; a test
@@ -9,6 +10,7 @@ renders them again and compares.
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import textwrap
@@ -33,7 +35,17 @@ Record = Mapping[str, Result]
 
 
 def main() -> None:
-    publish(json.loads(RECORD.read_text()))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", nargs="?", type=Path, help="with results to be added")
+    folder = parser.parse_args().folder
+    publish(json.loads(RECORD.read_text()) | (read_results(folder) if folder else {}))
+
+
+def read_results(folder: Path) -> dict[str, Result]:
+    """What benchmarks have written to a folder."""
+    return {file.stem: json.loads(file.read_text()) for file in folder.glob("*.json")}
 
 
 def publish(record: Record) -> None:
@@ -41,7 +53,7 @@ def publish(record: Record) -> None:
     # Only who publishes needs a library for plots.
     from benchmarks.plots import draw_loads, draw_stages
 
-    RECORD.write_text(json.dumps(record, indent=1) + "\n")
+    RECORD.write_text(json.dumps(dict(sorted(record.items())), indent=1) + "\n")
     for file, section in render(record).items():
         page = ROOT / file
         page.write_text(replace_section(page.read_text("utf-8"), section), "utf-8")
@@ -117,8 +129,10 @@ def _readme(record: Record) -> Iterator[str]:
 def _where(results: Sequence[Result]) -> str:
     """The machines and commits of some results: one of each, if all goes well."""
     machines = dict.fromkeys(_machine_name(result) for result in results)
-    commits = dict.fromkeys(result["commit"] for result in results)
-    return _paragraph(f"{'; '.join(machines)}; commit {', '.join(commits)}.")
+    # Empty where there was no git.
+    commits = dict.fromkeys(result["commit"] for result in results if result["commit"])
+    measured = f"; commit {', '.join(commits)}" if commits else ""
+    return _paragraph(f"{'; '.join(machines)}{measured}.")
 
 
 def _machine_name(result: Result) -> str:

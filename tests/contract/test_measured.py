@@ -57,6 +57,18 @@ def test_another_figure_gives_another_text(record: dict[str, Any]) -> None:
     assert all(render(other)[page] != render(record)[page] for page in PAGES)
 
 
+def test_readme_has_what_a_gpu_did(record: dict[str, Any]) -> None:
+    result = json.loads(json.dumps(generators(record, "cpu")[-1]))
+    result |= {"device": "cuda", "reference": {}, "commit": "", "batch_size": 32}
+    result["machine"]["gpu"] = "Some GPU"
+    section = render({**record, "gpu-large-float16-batch-32": result})["README.md"]
+    assert "Some GPU" in section
+    assert len(tables(section)) == 1 + len(tables(render(record)["README.md"]))
+    row = tables(section)[1][1]
+    assert row[2] == "32"
+    assert float(row[3]) * float(row[4]) == pytest.approx(1000, rel=0.5)
+
+
 def test_readme_has_a_row_for_each_size(record: dict[str, Any]) -> None:
     generator, labels, serving = tables(section_of("README.md"))
     assert [row[0] for row in generator[1:]] == [each["name"] for each in generators(record, "cpu")]

@@ -10,7 +10,8 @@ import pytest
 from benchmarks.__main__ import PARTS, QUICK
 from benchmarks.limits import ARITHMETIC, PRECISIONS
 from benchmarks.machine import DTYPES
-from benchmarks.report import BEGIN, END, RECORD, generators, render, replace_section
+from benchmarks.plots import draw_loads, draw_stages
+from benchmarks.report import BEGIN, END, RECORD, generators, render, replace_section, select
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "docs/precision.md")
@@ -103,3 +104,12 @@ def test_a_page_without_one_pair_of_markers_is_refused(page: str) -> None:
 def test_only_what_is_between_the_markers_is_replaced() -> None:
     page = replace_section(f"before\n{BEGIN}\nold\n{END}\nafter\n", r"new \1")
     assert page == f"before\n{BEGIN}\n\nnew \\1\n\n{END}\nafter\n"
+
+
+def test_the_plots_are_a_function_of_the_record(record: dict[str, Any], tmp_path: Path) -> None:
+    for number in "12":
+        draw_stages(generators(record, "cpu"), tmp_path / f"stages{number}.svg")
+        draw_loads(select(record, "serving"), tmp_path / f"loads{number}.svg")
+    for plot in ("stages", "loads"):
+        first, second = (tmp_path / f"{plot}{number}.svg" for number in "12")
+        assert first.read_bytes() == second.read_bytes()

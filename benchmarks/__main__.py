@@ -22,12 +22,9 @@ import sys
 import time
 
 from benchmarks.common import OUTPUT, ROOT, progress
-from benchmarks.limits import PRECISIONS
 from benchmarks.report import RECORD, publish, read_results
+from ofa.lowering import PRECISIONS
 
-# CPUs have next to no kernels for float16.
-_ON_CPU = [precision for precision in PRECISIONS if precision != "float16"]
-_ON_GPU = [precision for precision in PRECISIONS if precision != "int8"]
 _BATCH = ("--batch", "8")
 _ONE_TURN = ("--pictures", "1")
 _LARGE = str(OUTPUT / "checkpoints" / "large")
@@ -39,9 +36,9 @@ _OWN_SET = ROOT / "build" / "own_set" / "caption"
 #: its part's.
 PARTS = {
     "generator": [
-        ["generator", "--size", "tiny", "--precision", *_ON_CPU],
-        ["generator", "--size", "base", "--precision", *_ON_CPU, *_ONE_TURN],
-        ["generator", "--size", "large", "--precision", *_ON_CPU, *_ONE_TURN],
+        ["generator", "--size", "tiny", "--precision", *PRECISIONS["cpu"]],
+        ["generator", "--size", "base", "--precision", *PRECISIONS["cpu"], *_ONE_TURN],
+        ["generator", "--size", "large", "--precision", *PRECISIONS["cpu"], *_ONE_TURN],
         # What the run before has built.
         ["generator", "--checkpoint", _LARGE, *_ONE_TURN, "--precision", "bfloat16", *_BATCH],
     ],
@@ -54,7 +51,7 @@ PARTS = {
     "gpu": [
         [
             *("generator", "--size", "large", "--device", "cuda"),
-            *("--precision", *_ON_GPU, "--batch", "1", "8", "32"),
+            *("--precision", *PRECISIONS["cuda"], "--batch", "1", "8", "32"),
         ],
     ],
 }

@@ -31,11 +31,11 @@ from statistics import median, quantiles
 from benchmarks.common import OUTPUT, ROOT, Result, format_table, progress, write_result
 from benchmarks.exported import load_exported_task
 from benchmarks.generator import BUNDLED
-from benchmarks.limits import PRECISIONS
 from benchmarks.machine import describe_machine
 from benchmarks.pictures import SAMPLES, list_pictures
 from benchmarks.serving import drive, make_requests
 from benchmarks.worker import OUR_WARMUPS, Worker
+from ofa.lowering import PRECISIONS
 
 FOLDER = OUTPUT / "compare"
 NAME = "compared"
@@ -110,7 +110,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("old", help="commit, or . for this checkout as it stands")
     parser.add_argument("new", help="likewise")
     parser.add_argument("--checkpoint", type=Path, default=BUNDLED, metavar="DIR")
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
+    parser.add_argument("--precision", choices=PRECISIONS["cpu"], default="float32")
     parser.add_argument("--turns", type=int, default=20, metavar="N", help="of each measurement")
     parser.add_argument("--serving", action="store_true", help="compare servers too")
     parser.add_argument("--seconds", type=float, default=2, metavar="S", help="of a server's turn")

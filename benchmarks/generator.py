@@ -30,11 +30,12 @@ import torch
 
 from benchmarks.common import OUTPUT, ROOT, Result, format_table, progress, write_result
 from benchmarks.exported import REPOSITORY, describe_commit, export, load_exported_task
-from benchmarks.limits import ARITHMETIC, PRECISIONS, step_bytes, time_limits
+from benchmarks.limits import ARITHMETIC, Arithmetic, step_bytes, time_limits
 from benchmarks.machine import Ceilings, Machine, describe_machine, measure_ceilings
 from benchmarks.pictures import SAMPLES, list_pictures
 from benchmarks.work import count_step_numbers, count_work
 from benchmarks.worker import Answered, Turn, Worker, our_side, reference_side, take_turns
+from ofa.lowering import PRECISIONS
 from ofa.model import ModelConfig
 from tests.reference.checkpoints import RECIPES, Calibration, write_checkpoint
 
@@ -97,7 +98,11 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--steps", type=int, default=17, metavar="N", help="tokens, EOS counted")
     parser.add_argument(
-        "--precision", nargs="+", choices=PRECISIONS, default=["float32"], help="of our side"
+        "--precision",
+        nargs="+",
+        choices=sorted({*PRECISIONS["cpu"], *PRECISIONS["cuda"]}),
+        default=["float32"],
+        help="of our side",
     )
     parser.add_argument(
         "--batch", nargs="+", type=int, default=[1], metavar="N", help="pictures at once, our side"
@@ -111,8 +116,9 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("torch finds no CUDA device")
-    if arguments.device == "cpu" and "float16" in arguments.precision:
-        parser.error("float16 is for CUDA devices: CPUs have next to no kernels for it")
+    others = set(arguments.precision) - set(PRECISIONS[arguments.device])
+    if others:
+        parser.error(f"there is no {', '.join(sorted(others))} for {arguments.device}")
     return arguments
 
 
@@ -168,13 +174,13 @@ def measure(
     machine = describe_machine(setting.device)
     name, device = setting.checkpoint.name, setting.device
     ceilings, turns = Ceilings({}, {}), []
-    arithmetic = ARITHMETIC[precision]
+    arithmetic = ARITHMETIC[device.type][precision]
     arguments = [str(REPOSITORY), name, str(batch_size), str(device)]
     with our_side("generator", arguments, setting.pictures[0], setting.num_threads) as ours:
         starting = ours.take_peak_memory()
         for turn in take_turns(ours, reference, setting.pictures, setting.repeats):
             turns.append(turn)
-            dtypes = {arithmetic.source, arithmetic.decoder}
+            dtypes = {arithmetic.source, arithmetic.step}
             measure_ceilings(ceilings, dtypes, {arithmetic.source}, device)
         captioning = ours.take_peak_memory()
     return {
@@ -186,7 +192,7 @@ def measure(
         "machine": asdict(machine),
         "commit": describe_commit(),
         "ceilings": asdict(ceilings),
-        **bound(setting, precision, batch_size, ceilings),
+        **bound(setting, arithmetic, batch_size, ceilings),
         "num_turns": len(turns),
         "repeats": setting.repeats,
         "ours": medians([answered for turn in turns for answered in turn.ours]),
@@ -206,7 +212,7 @@ def measure(
     }
 
 
-def bound(setting: Setting, precision: str, batch_size: int, ceilings: Ceilings) -> Result:
+def bound(setting: Setting, arithmetic: Arithmetic, batch_size: int, ceilings: Ceilings) -> Result:
     """Work counted from the checkpoint, and the seconds that it takes at least."""
     checkpoint = setting.checkpoint
     config = ModelConfig.from_dict(json.loads((checkpoint / "config.json").read_text()))
@@ -216,7 +222,7 @@ def bound(setting: Setting, precision: str, batch_size: int, ceilings: Ceilings)
     num_steps = defaults.max_length + 1
     shape = (config, image_size, len(source_ids))
     work = count_work(*shape, num_steps, defaults.beam_size)
-    num_bytes = step_bytes(count_step_numbers(*shape), precision, batch_size)
+    num_bytes = step_bytes(count_step_numbers(*shape), arithmetic, batch_size)
     return {
         "beam_size": defaults.beam_size,
         "num_steps": num_steps,
@@ -224,7 +230,7 @@ def bound(setting: Setting, precision: str, batch_size: int, ceilings: Ceilings)
         "work": {stage: each.convolutions + each.products for stage, each in work.items()},
         "step_bytes": num_bytes,
         "limits": time_limits(
-            *(work, num_bytes, num_steps, precision, batch_size, ceilings, setting.device)
+            *(work, num_bytes, num_steps, arithmetic, batch_size, ceilings, setting.device)
         ),
     }
 

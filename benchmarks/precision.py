@@ -30,18 +30,17 @@ from benchmarks.exported import (
     load_exported_task,
     read_texts,
 )
-from benchmarks.limits import PRECISIONS
 from benchmarks.machine import Machine, describe_machine
 from benchmarks.pictures import cut_outs, list_pictures
 from ofa.export import stack_rows
+from ofa.lowering import PRECISIONS
 from ofa.tasks import Task
 from ofa.tensors import Tensors
 
 #: TorchScript and oneDNN are slow at first.
 _WARMUPS = 3
 _WIDE = "float32"
-#: CPUs have next to no kernels for float16.
-_NARROW = [name for name in PRECISIONS if name not in (_WIDE, "float16")]
+_NARROW = [name for name in PRECISIONS["cpu"] if name != _WIDE]
 
 
 class Captioned(NamedTuple):

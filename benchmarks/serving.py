@@ -43,12 +43,12 @@ from benchmarks.exported import (
     load_exported_generator,
     load_exported_task,
 )
-from benchmarks.limits import PRECISIONS
 from benchmarks.machine import Machine, describe_machine
 from benchmarks.pictures import SAMPLES, list_pictures
 from load_tests.triton_statistics import ModelStatistics, read_statistics, subtract
 from load_tests.triton_statistics import format_table as format_statistics
 from ofa.export import stack_rows
+from ofa.lowering import PRECISIONS
 from ofa.tasks import Task
 from ofa.tensors import Tensors
 from ofa_server.background import running_server
@@ -147,7 +147,9 @@ def parse_arguments() -> argparse.Namespace:
         "--repository", type=Path, default=ROOT / "build" / "model_repository", metavar="DIR"
     )
     source.add_argument("--checkpoint", type=Path, metavar="DIR", help="to export and to serve")
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of that export")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS["cpu"], default="float32", help="of that export"
+    )
     parser.add_argument("--name", default="caption", help="of the ensemble")
     parser.add_argument("--folder", type=Path, default=SAMPLES, help="with pictures")
     parser.add_argument(

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from benchmarks.__main__ import PARTS, QUICK
-from benchmarks.limits import ARITHMETIC, PRECISIONS
+from benchmarks.limits import ARITHMETIC
 from benchmarks.machine import DTYPES
 from benchmarks.plots import draw_loads, draw_stages
 from benchmarks.report import BEGIN, END, RECORD, generators, render, replace_section, select
+from ofa.lowering import PRECISIONS
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "docs/precision.md")
@@ -80,14 +81,16 @@ def test_readme_has_a_row_for_each_size(record: dict[str, Any]) -> None:
         assert {len(row) for row in table} == {len(table[0])}
 
 
-def test_a_precision_is_measured_on_cpus_or_only_on_gpus() -> None:
-    measured = {word for run in PARTS["generator"] for word in run if word in PRECISIONS}
-    assert measured == set(PRECISIONS) - {"float16"}
+@pytest.mark.parametrize(("part", "device"), [("generator", "cpu"), ("gpu", "cuda")])
+def test_every_precision_is_measured(part: str, device: str) -> None:
+    words = {word for run in PARTS[part] for word in run}
+    assert words & {*PRECISIONS["cpu"], *PRECISIONS["cuda"]} == set(PRECISIONS[device])
 
 
-def test_every_precision_has_a_limit() -> None:
-    assert set(PRECISIONS) <= set(ARITHMETIC)
-    assert {name for names in ARITHMETIC.values() for name in names} <= set(DTYPES)
+@pytest.mark.parametrize("device", PRECISIONS)
+def test_every_precision_has_a_limit(device: str) -> None:
+    assert set(ARITHMETIC[device]) == set(PRECISIONS[device])
+    assert set(chain(*ARITHMETIC[device].values())) <= set(DTYPES)
 
 
 def test_every_run_is_of_a_module() -> None:

@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import compare, sweep
-from benchmarks.limits import ARITHMETIC, step_bytes, time_limits
+from benchmarks.limits import ARITHMETIC, Arithmetic, step_bytes, time_limits
 from benchmarks.machine import Ceilings
 from benchmarks.pictures import cut_outs
 from benchmarks.serving import linked
@@ -73,14 +73,16 @@ def test_a_step_reads_the_weights_of_the_decoder() -> None:
 
 def test_a_batch_shares_the_weights_and_not_the_keys() -> None:
     numbers = {"weights": 100, "vocabulary": 10, "keys, values": 1}
-    assert step_bytes(numbers, "float32", 1) == 444
-    assert step_bytes(numbers, "float32", 8) == 472
-    assert step_bytes(numbers, "bfloat16", 8) == 236
+    wide, narrow = Arithmetic(*["float32"] * 4), Arithmetic("bfloat16", "int8", "int8", "float16")
+    assert step_bytes(numbers, wide, 1) == 444
+    assert step_bytes(numbers, wide, 8) == 472
+    assert step_bytes(numbers, narrow, 8) == 136
 
 
 def limits(precision: str, batch_size: int, num_bytes: int) -> dict[str, float]:
     work = {"stem": Work(10**9, 10**9), "decoding": Work(0, 10**9)}
-    return time_limits(work, num_bytes, 10, precision, batch_size, CEILINGS, CPU)
+    arithmetic = ARITHMETIC["cpu"][precision]
+    return time_limits(work, num_bytes, 10, arithmetic, batch_size, CEILINGS, CPU)
 
 
 def test_a_limit_is_the_slower_of_computing_and_reading(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +96,7 @@ def test_a_limit_is_the_slower_of_computing_and_reading(monkeypatch: pytest.Monk
     assert limits("float32", 1, 2 * 10**9)["decoding"] == 2
 
 
-@pytest.mark.parametrize("precision", ARITHMETIC)
+@pytest.mark.parametrize("precision", ARITHMETIC["cpu"])
 def test_a_narrower_precision_has_a_lower_limit(precision: str) -> None:
     narrow, wide = limits(precision, 1, 0), limits("float32", 1, 0)
     assert all(narrow[stage] <= wide[stage] for stage in wide)

@@ -53,8 +53,8 @@ train: $(SETUP) training/node_modules ## train the bundled checkpoints again (ho
 	@.venv/bin/python -m training.export_checkpoint settle $(CHECKPOINT)
 	@.venv/bin/python -m training.export_checkpoint chinese $(CHINESE)
 
-bench: $(EXPORTED) $(ORACLE) ## measure the generator and lists of labels against the reference, and the server
-	@.venv/bin/python -m benchmarks.generator && .venv/bin/python -m benchmarks.labels && .venv/bin/python -m benchmarks.serving
+bench: $(EXPORTED) $(ORACLE) ## measure what README.md and docs/precision.md say of speed, and write it there (PARTS=serving)
+	@.venv/bin/python -m benchmarks $(PARTS)
 
 load: $(EXPORTED) ## Locust against a server of its own: requests a second, percentiles, Triton's times
 	@.venv/bin/python load_tests/run.py --repository $(REPOSITORY)

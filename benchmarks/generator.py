@@ -2,13 +2,16 @@
 
     .venv/bin/python -m benchmarks.generator                      the bundled checkpoint
     .venv/bin/python -m benchmarks.generator --size large         a made-up one of a published size
-    .venv/bin/python -m benchmarks.generator --precision bfloat16
+    .venv/bin/python -m benchmarks.generator --precision float32 bfloat16 --batch 1 8
+    .venv/bin/python -m benchmarks.generator --device cuda --precision float16 --batch 1 8 32
 
 Both sides caption the same pictures with the same weights, threads and number of decoding steps, in
-turn in one run; the reference always in float32. Prints a table in Markdown, and writes every
-single time to `build/benchmarks/generator-NAME-PRECISION.json`.
+turn in one run; the reference always in float32, on the CPU and one picture at a time. Where it is
+not installed, `--without-reference` leaves it out; on a CUDA device it always is. Prints a table in
+Markdown for each precision, and writes it and its numbers to
+`build/benchmarks/generator-NAME-PRECISION.json` and `.md` (`gpu-` on a CUDA device).
 
-The limit of a stage is its work by the machine's rates, measured in the same run (`work.py`).
+The limit of a stage is its work by the machine's rates, measured in the same run (`limits.py`).
 """
 
 from __future__ import annotations
@@ -16,82 +19,69 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
-from benchmarks.common import OUTPUT, ROOT, progress
-from benchmarks.exported import SAMPLES, export, list_pictures, load_exported_task
-from benchmarks.machine import (
-    Machine,
-    cache_bytes,
-    describe_machine,
-    measure_gemm_rate,
-    measure_read_rate,
-)
+import torch
+
+from benchmarks.common import OUTPUT, ROOT, Result, format_table, progress, write_result
+from benchmarks.exported import REPOSITORY, describe_commit, export, load_exported_task
+from benchmarks.limits import ARITHMETIC, Arithmetic, step_bytes, time_limits
+from benchmarks.machine import Ceilings, Machine, describe_machine, measure_ceilings
+from benchmarks.pictures import SAMPLES, list_pictures
 from benchmarks.work import count_step_numbers, count_work
-from benchmarks.worker import Answered, Turn, both_sides
-from ofa.export import DTYPES
+from benchmarks.worker import Answered, Turn, Worker, our_side, reference_side, take_turns
+from ofa.lowering import PRECISIONS
 from ofa.model import ModelConfig
 from tests.reference.checkpoints import RECIPES, Calibration, write_checkpoint
 
 SIZES = ("tiny", "medium", "base", "large", "huge")
+BUNDLED = ROOT / "checkpoints" / "ofa-emoji-tiny_en"
 
 
-@dataclass(frozen=True)
-class PeakMemory:
-    """Most bytes that a side's process held.
-
-    Attributes:
-        starting: until it was warm, loading included.
-        captioning: from then on.
-    """
-
-    starting: int
-    captioning: int
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One run.
+class Setting(NamedTuple):
+    """What is asked of a run.
 
     Attributes:
-        name: of the checkpoint.
-        setting: what was asked of both sides.
-        machine: where.
-        precision: of our side.
-        gemm_rate: the machine's rate in that precision in GFLOP/s, the best of one measurement a
-            turn.
-        read_rate: of its memory in GB/s, likewise.
-        limits: seconds that a picture takes at these rates, by stage.
-        our_memory: of our process.
-        reference_memory: of the reference's process.
-        turns: every time that was taken.
+        checkpoint: whose every caption has as many tokens.
+        pictures: a turn each.
+        repeats: captions of ours in a turn; the reference's is one.
+        num_threads: of either side.
+        device: of our side.
     """
 
-    name: str
-    setting: str
-    machine: Machine
-    precision: str
-    gemm_rate: float
-    read_rate: float
-    limits: dict[str, float]
-    our_memory: PeakMemory
-    reference_memory: PeakMemory
-    turns: list[Turn]
+    checkpoint: Path
+    pictures: list[Path]
+    repeats: int
+    num_threads: int
+    device: torch.device
 
 
 def main() -> None:
     arguments = parse_arguments()
     OUTPUT.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(arguments.threads)
     source = build_checkpoint(arguments.size) if arguments.size else arguments.checkpoint
-    checkpoint = fix_num_steps(source.resolve(), arguments.steps)
-    pictures = list_pictures(arguments.folder)[: arguments.pictures] * arguments.repeats
-    measurement = measure(checkpoint, pictures, arguments.threads, arguments.precision)
-    report = OUTPUT / f"generator-{measurement.name}-{measurement.precision}.json"
-    report.write_text(json.dumps(asdict(measurement), indent=1))
-    print(format_report(measurement))
-    progress(f"every time: {report}")
+    setting = Setting(
+        checkpoint=fix_num_steps(source.resolve(), arguments.steps),
+        pictures=list_pictures(arguments.folder)[: arguments.pictures],
+        repeats=arguments.repeats,
+        num_threads=arguments.threads,
+        device=torch.device(arguments.device),
+    )
+    with reference_of(setting, wanted=arguments.reference) as reference:
+        # What the reference took to start is asked once.
+        starting = reference.take_peak_memory() if reference else None
+        for precision in arguments.precision:
+            progress(f"exporting in {precision}")
+            export(setting.checkpoint, setting.checkpoint.name, precision, setting.device.type)
+            for batch_size in arguments.batch:
+                result = measure(setting, precision, batch_size, reference, starting)
+                write_result(arguments.results, name_of(result), result, format_report(result))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -99,17 +89,37 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     source = parser.add_mutually_exclusive_group()
-    source.add_argument(
-        "--checkpoint", type=Path, default=ROOT / "checkpoints" / "ofa-emoji-tiny_en", metavar="DIR"
-    )
+    source.add_argument("--checkpoint", type=Path, default=BUNDLED, metavar="DIR")
     source.add_argument("--size", choices=SIZES, help="of a checkpoint with made-up weights")
     parser.add_argument("--folder", type=Path, default=SAMPLES, help="with pictures")
     parser.add_argument("--pictures", type=int, default=3, metavar="N", help="of the folder")
-    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="of every picture")
+    parser.add_argument(
+        "--repeats", type=int, default=3, metavar="N", help="of ours for each of the reference's"
+    )
     parser.add_argument("--steps", type=int, default=17, metavar="N", help="tokens, EOS counted")
-    parser.add_argument("--precision", choices=DTYPES, default="float32", help="of our side")
+    parser.add_argument(
+        "--precision",
+        nargs="+",
+        choices=sorted({*PRECISIONS["cpu"], *PRECISIONS["cuda"]}),
+        default=["float32"],
+        help="of our side",
+    )
+    parser.add_argument(
+        "--batch", nargs="+", type=int, default=[1], metavar="N", help="pictures at once, our side"
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of our side")
+    parser.add_argument(
+        "--without-reference", dest="reference", action="store_false", help="measure ours alone"
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count(), metavar="N")
-    return parser.parse_args()
+    parser.add_argument("--results", type=Path, default=OUTPUT, metavar="DIR")
+    arguments = parser.parse_args()
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        parser.error("torch finds no CUDA device")
+    others = set(arguments.precision) - set(PRECISIONS[arguments.device])
+    if others:
+        parser.error(f"there is no {', '.join(sorted(others))} for {arguments.device}")
+    return arguments
 
 
 def build_checkpoint(size: str) -> Path:
@@ -140,142 +150,191 @@ def fix_num_steps(source: Path, num_steps: int) -> Path:
     return folder
 
 
+@contextmanager
+def reference_of(setting: Setting, *, wanted: bool) -> Iterator[Worker | None]:
+    """The reference, warm, unless it is not wanted or our side runs where it does not."""
+    if not wanted or setting.device.type != "cpu":
+        yield None
+        return
+    arguments = [str(setting.checkpoint)]
+    with reference_side(
+        "generator", arguments, setting.pictures[0], setting.num_threads
+    ) as reference:
+        yield reference
+
+
 def measure(
-    checkpoint: Path, pictures: list[Path], num_threads: int, precision: str
-) -> Measurement:
-    """Have both sides caption every picture, in turn."""
-    machine = describe_machine()
-    name = checkpoint.name
-    progress("exporting")
-    repository = export(checkpoint, name, precision)
-    task = load_exported_task(repository, name)
+    setting: Setting,
+    precision: str,
+    batch_size: int,
+    reference: Worker | None,
+    reference_starting: int | None,
+) -> Result:
+    """Have both sides caption every picture, in turn, with what was exported last."""
+    machine = describe_machine(setting.device)
+    name, device = setting.checkpoint.name, setting.device
+    ceilings, turns = Ceilings({}, {}), []
+    arithmetic = ARITHMETIC[device.type][precision]
+    arguments = [str(REPOSITORY), name, str(batch_size), str(device)]
+    with our_side("generator", arguments, setting.pictures[0], setting.num_threads) as ours:
+        starting = ours.take_peak_memory()
+        for turn in take_turns(ours, reference, setting.pictures, setting.repeats):
+            turns.append(turn)
+            dtypes = {arithmetic.source, arithmetic.step}
+            measure_ceilings(ceilings, dtypes, {arithmetic.source}, device)
+        captioning = ours.take_peak_memory()
+    return {
+        "name": name,
+        "precision": precision,
+        "device": device.type,
+        "batch_size": batch_size,
+        "num_threads": setting.num_threads,
+        "machine": asdict(machine),
+        "commit": describe_commit(),
+        "ceilings": asdict(ceilings),
+        **bound(setting, arithmetic, batch_size, ceilings),
+        "num_turns": len(turns),
+        "repeats": setting.repeats,
+        "ours": medians([answered for turn in turns for answered in turn.ours]),
+        "reference": medians([turn.reference for turn in turns if turn.reference]),
+        "wholes": [
+            {
+                "ours": [answered.seconds["whole"] for answered in turn.ours],
+                "reference": turn.reference.seconds["whole"] if turn.reference else None,
+            }
+            for turn in turns
+        ],
+        "memory": {
+            "ours": [starting, captioning],
+            "reference": [reference_starting, reference.take_peak_memory()] if reference else [],
+        },
+        "others": differing_answers(turns),
+    }
+
+
+def bound(setting: Setting, arithmetic: Arithmetic, batch_size: int, ceilings: Ceilings) -> Result:
+    """Work counted from the checkpoint, and the seconds that it takes at least."""
+    checkpoint = setting.checkpoint
+    config = ModelConfig.from_dict(json.loads((checkpoint / "config.json").read_text()))
+    task = load_exported_task(REPOSITORY, checkpoint.name)
     defaults, image_size = task.settings.defaults, task.settings.patch_image_size
     source_ids = task.tokenizer.encode(task.settings.prompt, task.settings.max_source_length)
     num_steps = defaults.max_length + 1
-    turns, gemm_rates, read_rates = [], [], []
-    with both_sides(
-        "generator", [str(repository), name], [str(checkpoint)], pictures[0], num_threads
-    ) as sides:
-        starting = [side.take_peak_memory() for side in (sides.ours, sides.reference)]
-        for turn in sides.take_turns(pictures):
-            turns.append(turn)
-            gemm_rates.append(measure_gemm_rate(num_threads, DTYPES[precision]))
-            read_rates.append(measure_read_rate(num_threads))
-        captioning = [side.take_peak_memory() for side in (sides.ours, sides.reference)]
-    config = ModelConfig.from_dict(json.loads((checkpoint / "config.json").read_text()))
     shape = (config, image_size, len(source_ids))
-    return Measurement(
-        name=name,
-        setting=(
-            f"{precision}, {num_threads} threads, batch 1, beam {defaults.beam_size}, "
-            f"{num_steps} steps, {image_size} px"
+    work = count_work(*shape, num_steps, defaults.beam_size)
+    num_bytes = step_bytes(count_step_numbers(*shape), arithmetic, batch_size)
+    return {
+        "beam_size": defaults.beam_size,
+        "num_steps": num_steps,
+        "image_size": image_size,
+        "work": {stage: each.convolutions + each.products for stage, each in work.items()},
+        "step_bytes": num_bytes,
+        "limits": time_limits(
+            *(work, num_bytes, num_steps, arithmetic, batch_size, ceilings, setting.device)
         ),
-        machine=machine,
-        precision=precision,
-        gemm_rate=max(gemm_rates),
-        read_rate=max(read_rates),
-        limits=time_limits(
-            count_work(*shape, num_steps, defaults.beam_size),
-            count_step_bytes(*shape, precision),
-            num_steps,
-            max(gemm_rates),
-            max(read_rates),
-        ),
-        our_memory=PeakMemory(starting[0], captioning[0]),
-        reference_memory=PeakMemory(starting[1], captioning[1]),
-        turns=turns,
-    )
+    }
 
 
-def count_step_bytes(
-    config: ModelConfig, image_size: int, prompt_length: int, precision: str
-) -> int:
-    """Bytes that a decoder step reads; the vocabulary's are always float32."""
-    numbers = count_step_numbers(config, image_size, prompt_length)
-    return numbers["layers"] * DTYPES[precision].itemsize + numbers["vocabulary"] * 4
+def medians(results: Sequence[Answered]) -> dict[str, float]:
+    """Median seconds by stage; nothing of no results."""
+    stages = results[0].seconds if results else ()
+    return {stage: median(result.seconds[stage] for result in results) for stage in stages}
 
 
-def time_limits(
-    work: dict[str, int], step_bytes: int, num_steps: int, gemm_rate: float, read_rate: float
-) -> dict[str, float]:
-    """Seconds by stage at the machine's rates, and for the "whole".
-
-    Args:
-        work: operations by stage.
-        step_bytes: that every decoder step reads; if a cache holds them, then from memory once.
-        num_steps: tokens of the answer, EOS counted.
-        gemm_rate: in GFLOP/s.
-        read_rate: in GB/s.
-    """
-    limits = {stage: operations / gemm_rate / 1e9 for stage, operations in work.items()}
-    num_reads = num_steps if step_bytes > cache_bytes() else 1
-    limits["decoding"] = max(limits["decoding"], num_reads * step_bytes / read_rate / 1e9)
-    return {**limits, "whole": sum(limits.values())}
-
-
-def format_report(measurement: Measurement) -> str:
-    """The measurement in Markdown: medians over all turns."""
-    turns, limits = measurement.turns, measurement.limits
-    ours = medians([turn.ours for turn in turns])
-    reference = medians([turn.reference for turn in turns])
-    ceilings = (
-        f"Ceilings: matrix products {measurement.gemm_rate:.0f} GFLOP/s, "
-        f"memory {measurement.read_rate:.0f} GB/s."
-    )
-    lines = [
-        f"**{measurement.name}**: {measurement.setting}; medians of {len(turns)} turns",
-        "",
-        f"{measurement.machine}",
-        "",
-        ceilings,
-        "",
-        "| stage | ModelScope, s | ours, s | ratio | limit, s | ours, share of the limit |",
-        "|---|---|---|---|---|---|",
+def differing_answers(turns: list[Turn]) -> list[str]:
+    """What both sides said where they did not say the same."""
+    return [
+        f"{turn.picture}: {turn.ours[0].answers}, the reference {turn.reference.answers}"
+        for turn in turns
+        if turn.reference and turn.ours[0].answers != turn.reference.answers
     ]
+
+
+def name_of(result: Result) -> str:
+    """What the result's files are called."""
+    kind = "gpu" if result["device"] == "cuda" else "generator"
+    batch = f"-batch-{result['batch_size']}" * (result["batch_size"] > 1)
+    return f"{kind}-{result['name']}-{result['precision']}{batch}"
+
+
+def format_report(result: Result) -> str:
+    """The measurement in Markdown: medians over all turns."""
+    ours, reference, limits = result["ours"], result["reference"], result["limits"]
+    rows = []
     for stage, seconds in ours.items():
         theirs = reference.get(stage)
         # The reference projects the source's keys and values while it decodes, at every step.
         own = seconds + ours["cross keys, values"] if stage == "decoding" else seconds
         limit = limits.get(stage)
-        cells = (
-            stage,
-            "in decoding" if theirs is None else f"{theirs:.3f}",
-            f"{seconds:.3f}",
-            "" if theirs is None else f"{theirs / own:.1f}",
-            "" if limit is None else f"{limit:.3f}",
-            "" if limit is None else f"{limit / seconds:.0%}",
+        work = result["work"].get(stage)
+        no_reference = "in decoding" if reference else ""
+        rows.append(
+            (
+                stage,
+                no_reference if theirs is None else f"{theirs:.3f}",
+                f"{seconds:.4f}",
+                "" if theirs is None else f"{theirs / own:.1f}",
+                "" if work is None else f"{work / 1e9:.1f}",
+                "" if limit is None else f"{limit:.4f}",
+                "" if limit is None else f"{limit / seconds:.0%}",
+            )
         )
-        lines.append(f"| {' | '.join(cells)} |")
-    ratios = [turn.reference.seconds["whole"] / turn.ours.seconds["whole"] for turn in turns]
-    other = [turn for turn in turns if turn.ours.answers != turn.reference.answers]
-    return "\n".join(
-        (
-            *lines,
-            "",
-            f"- Turn by turn, ours is {min(ratios):.1f} to {max(ratios):.1f} times as fast.",
-            f"- The reference reaches {limits['whole'] / reference['whole']:.1%} of that limit.",
-            f"- Its decoder alone takes {reference['decoder alone']:.3f} s.",
-            f"- Our peak memory: {format_memory(measurement.our_memory)}.",
-            f"- The reference's: {format_memory(measurement.reference_memory)}.",
-            f"- Same captions in {len(turns) - len(other)} of {len(turns)} turns.",
-            *(
-                f"- {turn.picture}: {turn.ours.answers}, the reference {turn.reference.answers}"
-                for turn in other
-            ),
-        )
+    header = ("stage", "ModelScope, s", "ours, s", "ratio", "GFLOP", "limit, s", "share of limit")
+    title = (
+        f"**{result['name']}**: {result['precision']} on {result['device']}, "
+        f"{result['num_threads']} threads, batch {result['batch_size']}, beam "
+        f"{result['beam_size']}, {result['num_steps']} steps, {result['image_size']} px; seconds a "
+        f"picture, medians of {result['num_turns']} turns with {result['repeats']} of ours each"
     )
+    lines = [
+        title,
+        "",
+        f"{Machine(**result['machine'])}; commit {result['commit']}",
+        "",
+        format_ceilings(result["ceilings"]),
+        "",
+        format_table(header, rows),
+        "",
+        f"- A decoder step reads {result['step_bytes'] / 1e9:.3f} GB at least.",
+        f"- Our peak memory: {format_memory(result['memory']['ours'])}.",
+    ]
+    if reference:
+        same = result["num_turns"] - len(result["others"])
+        lines += [
+            f"- Turn by turn, ours is {format_range(ratios(result))} times as fast.",
+            f"- The reference's decoder alone takes {reference['decoder alone']:.3f} s.",
+            f"- The reference's peak memory: {format_memory(result['memory']['reference'])}.",
+            f"- Same captions in {same} of {result['num_turns']} turns.",
+            *(f"- {other}" for other in result["others"]),
+        ]
+    return "\n".join(lines)
 
 
-def medians(results: list[Answered]) -> dict[str, float]:
-    """Median seconds by stage."""
-    return {
-        stage: median(result.seconds[stage] for result in results) for stage in results[0].seconds
-    }
+def format_ceilings(ceilings: Result) -> str:
+    """One line on the rates."""
+    kinds = (("matrix products", ceilings["matrix"]), ("convolutions", ceilings["convolution"]))
+    rates = [
+        f"{kind} {rate:,.0f} {'GOP/s' if dtype == 'int8' else 'GFLOP/s'} in {dtype}"
+        for kind, by_dtype in kinds
+        for dtype, rate in sorted(by_dtype.items())
+    ]
+    return f"Ceilings: {', '.join(rates)}, memory {ceilings['memory']:,.0f} GB/s."
 
 
-def format_memory(memory: PeakMemory) -> str:
-    """Both peaks in gigabytes."""
-    return f"{memory.captioning / 1e9:.2f} GB captioning, {memory.starting / 1e9:.2f} GB until warm"
+def ratios(result: Result) -> list[float]:
+    """The reference's seconds by the median of ours, turn by turn."""
+    return [turn["reference"] / median(turn["ours"]) for turn in result["wholes"]]
+
+
+def format_range(numbers: list[float]) -> str:
+    """Least and greatest."""
+    return f"{min(numbers):.1f} to {max(numbers):.1f}"
+
+
+def format_memory(peaks: list[int]) -> str:
+    """Both peaks of `take_peak_memory` in gigabytes."""
+    starting, captioning = peaks
+    return f"{captioning / 1e9:.2f} GB captioning, {starting / 1e9:.2f} GB until warm"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Our side of `benchmarks.generator`: the exported files as a server runs them.
 
-Started by `Worker` with a repository and the name of an export as arguments.
+Started by `Worker` with a repository, the name of an export, a batch size and a device.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.exported import load_exported_generator, load_exported_task, read_texts
+from benchmarks.machine import synchronize
 from benchmarks.worker import Answered, answer_pictures
 from ofa.export import stack_rows
 
@@ -26,52 +27,63 @@ class OurSide:
     what the whole takes beyond them.
     """
 
-    def __init__(self, repository: Path, name: str) -> None:
+    def __init__(self, repository: Path, name: str, batch_size: int, device: torch.device) -> None:
         self.task = load_exported_task(repository, name)
-        self.generator = load_exported_generator(repository, name)
+        self.generator = load_exported_generator(repository, name, device)
+        self.batch_size = batch_size
+        self.device = device
 
     @torch.inference_mode()
     def caption(self, picture: Path) -> Answered:
-        """Caption a picture file."""
-        start = time.perf_counter()
+        """Caption a batch of one picture file, again and again; all seconds are a picture's."""
+        start = self._now()
         row = self.task.preprocess({"image": np.array([picture.read_bytes()], np.object_)})
-        prepared = time.perf_counter()
-        arguments = stack_rows([row], self.task)
+        prepared = self._now()
+        arguments = [
+            tensor.to(self.device) for tensor in stack_rows([row] * self.batch_size, self.task)
+        ]
         hypotheses = self.generator(*arguments)
-        generated = time.perf_counter()
+        generated = self._now()
         captions = read_texts(self.task, row, hypotheses)
-        end = time.perf_counter()
+        end = self._now()
         stages = self._time_stages(arguments[0], arguments[1])
+        preparing, reading = prepared - start, end - generated
+        generator = (generated - prepared) / self.batch_size
         return Answered(
             captions,
             {
-                "decode, resize": prepared - start,
+                "decode, resize": preparing,
                 **stages,
-                "decoding": generated - prepared - sum(stages.values()),
-                "text": end - generated,
-                "whole": end - start,
+                "decoding": generator - sum(stages.values()),
+                "generator": generator,
+                "text": reading,
+                "whole": preparing + generator + reading,
             },
         )
 
     def _time_stages(self, patch_images: Tensor, source_ids: Tensor) -> dict[str, float]:
         source_encoder = self.generator.source_encoder
         encoder, decoder = source_encoder.encoder, self.generator.beam_decoder.decoder
-        start = time.perf_counter()
+        start = self._now()
         pixels = self.generator.normalize(patch_images)
         x, grid_height, grid_width = encoder.embed(pixels, source_ids)
-        embedded = time.perf_counter()
+        embedded = self._now()
         padding_mask = encoder.padding_mask(source_ids, grid_height * grid_width)
         hidden = encoder.run_layers(x, padding_mask, source_encoder.encoder_bias)
-        encoded = time.perf_counter()
+        encoded = self._now()
         decoder.cross_keys_values(hidden)
-        end = time.perf_counter()
+        end = self._now()
         return {
-            "stem": embedded - start,
-            "encoder": encoded - embedded,
-            "cross keys, values": end - encoded,
+            "stem": (embedded - start) / self.batch_size,
+            "encoder": (encoded - embedded) / self.batch_size,
+            "cross keys, values": (end - encoded) / self.batch_size,
         }
+
+    def _now(self) -> float:
+        synchronize(self.device)
+        return time.perf_counter()
 
 
 if __name__ == "__main__":
-    repository, name = sys.argv[3:]
-    answer_pictures(OurSide(Path(repository), name).caption)
+    repository, name, batch_size, device = sys.argv[3:]
+    answer_pictures(OurSide(Path(repository), name, int(batch_size), torch.device(device)).caption)

@@ -57,6 +57,7 @@ class ReferenceSide:
                 "encoder": parts["encoder with stem"] - parts["stem"],
                 "decoding": parts["generation"] - parts["encoder with stem"],
                 "decoder alone": parts["decoder"],
+                "generator": parts["generation"],
                 "text": whole - parts["decode, resize"] - parts["generation"],
                 "whole": whole,
             },

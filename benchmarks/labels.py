@@ -7,14 +7,14 @@ A list as long as ImageNet's classes, all scored, beside a caption; and one as l
 answers, searched as a trie and all scored, beside the answer to the same question without a list.
 Beam and lengths are the same for all: an answer without a list may be as long as the longest label.
 Both sides have the same weights and threads and answer in turn in one run. Prints a table in
-Markdown, and writes every single time, by stage, to `build/benchmarks/labels-SIZE.json`.
+Markdown, and writes it and every time to `build/benchmarks/labels-SIZE.json` and `.md`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -22,11 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import OUTPUT, progress
-from benchmarks.exported import SAMPLES, export, list_pictures
+from benchmarks.common import OUTPUT, Result, format_table, progress, write_result
+from benchmarks.exported import describe_commit, export
 from benchmarks.generator import SIZES
-from benchmarks.machine import describe_machine
-from benchmarks.worker import Answered, Turn, both_sides
+from benchmarks.machine import Machine, describe_machine
+from benchmarks.pictures import SAMPLES, list_pictures
+from benchmarks.worker import Turn, our_side, reference_side, take_turns
 from ofa.tokenizer import load_tokenizer
 from tests.reference.checkpoints import (
     LABEL_FILE,
@@ -98,40 +99,23 @@ COMPARISONS = (
 )
 
 
-@dataclass(frozen=True)
-class Measured:
-    """One search's turns.
-
-    Attributes:
-        search: what was measured.
-        num_labels: that it chose from; 0 for any text.
-        turns: both sides' times.
-    """
-
-    search: Search
-    num_labels: int
-    turns: list[Turn]
-
-
 def main() -> None:
     arguments = parse_arguments()
     OUTPUT.mkdir(parents=True, exist_ok=True)
     machine = describe_machine()
     pictures = list_pictures(SAMPLES)[: arguments.pictures]
-    compared = [
-        measure(comparison, arguments.size, pictures, arguments.threads)
-        for comparison in COMPARISONS
-    ]
-    report = OUTPUT / f"labels-{arguments.size}.json"
-    searches = [asdict(measured) for comparison in compared for measured in comparison]
-    report.write_text(json.dumps({"machine": asdict(machine), "searches": searches}, indent=1))
-    print(
-        f"**{arguments.size}**: float32, {arguments.threads} threads, one picture at a time; "
-        f"medians of {len(pictures)} turns"
-    )
-    print(f"\n{machine}\n")
-    print(format_table(compared))
-    progress(f"every time: {report}")
+    result = {
+        "size": arguments.size,
+        "num_threads": arguments.threads,
+        "machine": asdict(machine),
+        "commit": describe_commit(),
+        "num_turns": len(pictures),
+        "comparisons": [
+            measure(comparison, arguments.size, pictures, arguments.threads)
+            for comparison in COMPARISONS
+        ],
+    }
+    write_result(arguments.results, f"labels-{arguments.size}", result, format_report(result))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -141,6 +125,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--size", choices=SIZES, default="tiny", help="of the made-up checkpoint")
     parser.add_argument("--pictures", type=int, default=3, metavar="N", help="turns a search")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), metavar="N")
+    parser.add_argument("--results", type=Path, default=OUTPUT, metavar="DIR")
     return parser.parse_args()
 
 
@@ -159,7 +144,7 @@ def make_labels(count: int) -> list[str]:
 
 def measure(
     comparison: Comparison, size: str, pictures: list[Path], num_threads: int
-) -> list[Measured]:
+) -> list[Result]:
     """Have both sides answer about every picture, without the list first."""
     count = comparison.num_labels
     progress(f"building a made-up checkpoint of size {size} with {count} labels")
@@ -175,64 +160,80 @@ def measure(
     }
     in_list = {"answer2label": LABEL_FILE, "valid_batch_size": REFERENCE_CHUNK}
 
-    def take_turns(search: Search, settings: dict[str, Any]) -> list[Turn]:
-        write_configuration(checkpoint, search.task, {**shared, **settings, **search.settings})
+    def measure_search(search: Search, num_labels: int) -> Result:
+        settings = {**shared, **search.settings, **(in_list if num_labels else {})}
+        write_configuration(checkpoint, search.task, settings)
         progress(f"exporting: {search.name}")
         repository = export(checkpoint, checkpoint.name)
-        ours = [str(repository), checkpoint.name, comparison.text]
-        reference = [str(checkpoint), comparison.text]
-        with both_sides("labels", ours, reference, pictures[0], num_threads) as sides:
-            return list(sides.take_turns(pictures))
+        our_arguments = [str(repository), checkpoint.name, comparison.text]
+        reference_arguments = [str(checkpoint), comparison.text]
+        with (
+            reference_side("labels", reference_arguments, pictures[0], num_threads) as reference,
+            our_side("labels", our_arguments, pictures[0], num_threads) as ours,
+        ):
+            turns = list(take_turns(ours, reference, pictures))
+        return {"search": search.name, "num_labels": num_labels, **summarise(turns)}
 
     return [
-        Measured(comparison.freely, 0, take_turns(comparison.freely, {})),
-        *(Measured(search, count, take_turns(search, in_list)) for search in comparison.within),
+        measure_search(comparison.freely, 0),
+        *(measure_search(search, count) for search in comparison.within),
     ]
 
 
-def format_table(compared: list[list[Measured]]) -> str:
+def summarise(turns: Sequence[Turn]) -> Result:
+    """Every whole time of both sides, and in how many turns they said the same."""
+    pairs = [(turn.ours[0], turn.reference) for turn in turns if turn.reference]
+    return {
+        "ours": [ours.seconds["whole"] for ours, _ in pairs],
+        "reference": [reference.seconds["whole"] for _, reference in pairs],
+        "num_same": sum(ours.answers == reference.answers for ours, reference in pairs),
+    }
+
+
+def format_report(result: Result) -> str:
     """Medians in Markdown, and what each search takes more than the first of its comparison."""
-    lines = [
-        "| answer | list of | ModelScope, s | ours, s | ratio | ModelScope, +ms | ours, +ms |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for freely, *within in compared:
-        lines.append(f"| {freely.search.name} | - | {_seconds(freely)} | | |")
+    header = (
+        *("answer", "list of", "ModelScope, s", "ours, s", "ratio"),
+        *("ModelScope, +ms", "ours, +ms"),
+    )
+    rows = []
+    for freely, *within in result["comparisons"]:
+        rows.append((freely["search"], "-", *format_seconds(freely), "", ""))
         for measured in within:
             more = [
-                f"{1000 * (seconds - without):+.0f}"
-                for seconds, without in zip(
-                    _medians(measured.turns), _medians(freely.turns), strict=True
-                )
+                f"{1000 * (median(measured[side]) - median(freely[side])):+.0f}"
+                for side in ("reference", "ours")
             ]
-            lines.append(
-                f"| {measured.search.name} | {measured.num_labels:,} | {_seconds(measured)} "
-                f"| {' | '.join(more)} |"
-            )
-    turns = [turn for comparison in compared for measured in comparison for turn in measured.turns]
-    same = sum(turn.ours.answers == turn.reference.answers for turn in turns)
+            labels = f"{measured['num_labels']:,}"
+            rows.append((measured["search"], labels, *format_seconds(measured), *more))
+    title = (
+        f"**{result['size']}**: float32, {result['num_threads']} threads, one picture at a time; "
+        f"medians of {result['num_turns']} turns"
+    )
     return "\n".join(
         (
-            *lines,
+            title,
+            "",
+            f"{Machine(**result['machine'])}; commit {result['commit']}",
+            "",
+            format_table(header, rows),
             "",
             "- +ms: more than the search without a list above it.",
-            f"- Same answer in {same} of {len(turns)} turns.",
+            f"- Same answer in {' of '.join(map(str, count_same(result)))} turns.",
         )
     )
 
 
-def _seconds(measured: Measured) -> str:
-    theirs, ours = _medians(measured.turns)
-    return f"{theirs:.3f} | {ours:.3f} | {theirs / ours:.1f}"
+def format_seconds(measured: Result) -> tuple[str, str, str]:
+    """Medians of the reference and ours, and their ratio."""
+    theirs, ours = median(measured["reference"]), median(measured["ours"])
+    return f"{theirs:.3f}", f"{ours:.3f}", f"{theirs / ours:.1f}"
 
 
-def _medians(turns: list[Turn]) -> tuple[float, float]:
-    """Seconds of the reference and ours."""
-
-    def whole(answered: list[Answered]) -> float:
-        return median(each.seconds["whole"] for each in answered)
-
-    return whole([turn.reference for turn in turns]), whole([turn.ours for turn in turns])
+def count_same(result: Result) -> tuple[int, int]:
+    """Turns in which both sides said the same, and all turns."""
+    measured = [each for comparison in result["comparisons"] for each in comparison]
+    return sum(each["num_same"] for each in measured), len(measured) * result["num_turns"]
 
 
 if __name__ == "__main__":

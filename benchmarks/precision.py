@@ -1,41 +1,46 @@
 """What does a narrower precision change: captions, scores and seconds against float32?
 
+    .venv/bin/python -m benchmarks.precision                          500 cut-outs of the samples
     .venv/bin/python -m training.evaluate --num-cases 500 --save build/own_set
-    .venv/bin/python -m benchmarks.precision --folder build/own_set/caption
+    .venv/bin/python -m benchmarks.precision --folder build/own_set/caption --precision bfloat16
 
-Captions every picture of a folder with an export in float32 and with one in another precision, in
-turn in one run, one by one. Prints a table in Markdown.
+Captions every picture with an export in float32 and with one in every other precision, in turn in
+one run, one by one. Prints a table in Markdown, and writes it and its numbers to
+`build/benchmarks/precision-NAME-PICTURES.json` and `.md`.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import time
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
+from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from benchmarks.common import OUTPUT, ROOT, progress
+from benchmarks.common import OUTPUT, ROOT, Result, format_table, progress, write_result
 from benchmarks.exported import (
-    SAMPLES,
+    describe_commit,
     export,
-    list_pictures,
     load_exported_generator,
     load_exported_task,
     read_texts,
 )
-from benchmarks.machine import describe_machine
-from ofa.export import DTYPES, stack_rows
+from benchmarks.machine import Machine, describe_machine
+from benchmarks.pictures import cut_outs, list_pictures
+from ofa.export import stack_rows
+from ofa.lowering import PRECISIONS
 from ofa.tasks import Task
 from ofa.tensors import Tensors
 
 #: TorchScript and oneDNN are slow at first.
 _WARMUPS = 3
-_NARROW = [name for name in DTYPES if name != "float32"]
+_WIDE = "float32"
+_NARROW = [name for name in PRECISIONS["cpu"] if name != _WIDE]
 
 
 class Captioned(NamedTuple):
@@ -50,32 +55,40 @@ def main() -> None:
     arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    pictures = list_pictures(arguments.folder)
+    machine = describe_machine()
     name = arguments.checkpoint.resolve().name
-    # Both exports have the same pre- and postprocessing.
-    exported = {
-        precision: export(arguments.checkpoint, f"{name}-{precision}", precision)
-        for precision in ("float32", arguments.precision)
-    }
-    task = load_exported_task(exported["float32"], f"{name}-float32")
-    generators = [
-        load_exported_generator(repository, f"{name}-{precision}")
-        for precision, repository in exported.items()
-    ]
-    progress(f"captioning {len(pictures)} pictures of {arguments.folder}")
-    rows = [
-        task.preprocess({"image": np.array([picture.read_bytes()], np.object_)})
-        for picture in pictures
-    ]
+    precisions = [_WIDE, *arguments.precision]
+    # All exports have the same pre- and postprocessing.
+    for precision in precisions:
+        repository = export(arguments.checkpoint, f"{name}-{precision}", precision)
+    task = load_exported_task(repository, f"{name}-{_WIDE}")
+    generators = [load_exported_generator(repository, f"{name}-{each}") for each in precisions]
+    if arguments.folder:
+        files = list_pictures(arguments.folder)[: arguments.pictures]
+        pictures = [file.read_bytes() for file in files]
+        source = "-".join(arguments.folder.resolve().parts[-2:])
+    else:
+        pictures, source = cut_outs(arguments.pictures), "cut-outs-of-samples"
+    rows = [task.preprocess({"image": np.array([picture], np.object_)}) for picture in pictures]
+    progress(f"captioning {len(rows)} pictures in {', '.join(precisions)}")
     for row in rows[:_WARMUPS]:
         for generator in generators:
             caption(task, generator, row)
-    pairs = [(caption(task, generators[0], row), caption(task, generators[1], row)) for row in rows]
-    print(f"{describe_machine()}; {arguments.threads} threads, batch 1")
-    print()
-    print(format_row("checkpoint", "pictures", "precision", "same caption", "score drift", "speed"))
-    print(format_row(*["---"] * 6))
-    print(summarise(name, arguments.precision, pairs))
+    captioned = [[caption(task, generator, row) for generator in generators] for row in rows]
+    wide, *others = (list(column) for column in zip(*captioned, strict=True))
+    result = {
+        "name": name,
+        "pictures": source,
+        "num_pictures": len(rows),
+        "num_threads": arguments.threads,
+        "machine": asdict(machine),
+        "commit": describe_commit(),
+        "precisions": {
+            precision: compare(wide, narrow)
+            for precision, narrow in zip(arguments.precision, others, strict=True)
+        },
+    }
+    write_result(arguments.results, f"precision-{name}-{source}", result, format_report(result))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -85,9 +98,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--checkpoint", type=Path, default=ROOT / "checkpoints" / "ofa-emoji-tiny_en", metavar="DIR"
     )
-    parser.add_argument("--folder", type=Path, default=SAMPLES, help="with pictures")
-    parser.add_argument("--precision", choices=_NARROW, default=_NARROW[0])
+    parser.add_argument("--folder", type=Path, help="with pictures; by default cut-outs are made")
+    parser.add_argument("--pictures", type=int, default=500, metavar="N", help="at most")
+    parser.add_argument("--precision", nargs="+", choices=_NARROW, default=_NARROW)
     parser.add_argument("--threads", type=int, default=os.cpu_count(), metavar="N")
+    parser.add_argument("--results", type=Path, default=OUTPUT, metavar="DIR")
     return parser.parse_args()
 
 
@@ -95,30 +110,55 @@ def parse_arguments() -> argparse.Namespace:
 def caption(task: Task, generator: torch.jit.ScriptModule, row: Tensors) -> Captioned:
     """Caption a prepared picture."""
     inputs = stack_rows([row], task)
-    start = time.perf_counter()
+    start = perf_counter()
     outputs = generator(*inputs)
-    seconds = time.perf_counter() - start
+    seconds = perf_counter() - start
     return Captioned(read_texts(task, row, outputs)[0], float(outputs[1][0, 0]), seconds)
 
 
-def summarise(name: str, precision: str, pairs: list[tuple[Captioned, Captioned]]) -> str:
-    """A row of the table: scores are compared where the captions are the same."""
-    same = [(wide, narrow) for wide, narrow in pairs if wide.text == narrow.text]
-    drifts = [abs(wide.score - narrow.score) for wide, narrow in same]
-    speed = median(wide.seconds / narrow.seconds for wide, narrow in pairs)
-    return format_row(
-        name,
-        str(len(pairs)),
-        precision,
-        f"{len(same) / len(pairs):.1%}",
-        f"median {median(drifts):.1e}, largest {max(drifts):.1e}" if drifts else "",
-        f"{speed:.2f} x",
+def compare(wide: list[Captioned], narrow: list[Captioned]) -> Result:
+    """Shares and medians; scores are compared where the captions are the same."""
+    pairs = list(zip(wide, narrow, strict=True))
+    drifts = [abs(one.score - other.score) for one, other in pairs if one.text == other.text]
+    return {
+        "num_same": len(drifts),
+        "median_drift": median(drifts) if drifts else None,
+        "largest_drift": max(drifts, default=None),
+        "speed": median(one.seconds / other.seconds for one, other in pairs),
+    }
+
+
+def format_report(result: Result) -> str:
+    """The table in Markdown."""
+    title = (
+        f"**{result['name']}**: {result['num_pictures']} pictures ({result['pictures']}), "
+        f"{result['num_threads']} threads, batch 1, beside float32"
+    )
+    return "\n".join(
+        (
+            title,
+            "",
+            f"{Machine(**result['machine'])}; commit {result['commit']}",
+            "",
+            format_changes(result),
+        )
     )
 
 
-def format_row(*cells: str) -> str:
-    """A line of a table in Markdown."""
-    return f"| {' | '.join(cells)} |"
+def format_changes(result: Result) -> str:
+    """A row for each precision."""
+    header = ("precision", "same captions", "score drift: median", "largest", "speed")
+    rows = [
+        (
+            precision,
+            f"{changed['num_same'] / result['num_pictures']:.1%}",
+            "" if changed["median_drift"] is None else f"{changed['median_drift']:.1e}",
+            "" if changed["largest_drift"] is None else f"{changed['largest_drift']:.1e}",
+            f"{changed['speed']:.2f} x",
+        )
+        for precision, changed in result["precisions"].items()
+    ]
+    return format_table(header, rows)
 
 
 if __name__ == "__main__":

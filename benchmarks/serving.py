@@ -1,47 +1,59 @@
 """What does serving cost: the ensemble under load beside the bare generator?
 
-    .venv/bin/python -m benchmarks.serving                       the repository of `make demo`
-    .venv/bin/python -m benchmarks.serving --checkpoint DIR      an export of its own
+    .venv/bin/python -m benchmarks.serving                         the repository of `make demo`
+    .venv/bin/python -m benchmarks.serving --name vqa              another of its ensembles
+    .venv/bin/python -m benchmarks.serving --checkpoint DIR        an export of its own
+    .venv/bin/python -m benchmarks.serving --sweep --minutes 10    which settings suit this machine?
 
-Starts a server, lets 1, 4 and 16 clients send pictures, each as fast as the answers come, and then
-runs the served file without a server. Prints tables in Markdown, and writes the numbers to
-`build/benchmarks/serving.json`.
+Runs the served files in this process first: decoding and resizing, and the generator with batches
+of one and of the configured size. Then it starts a server and lets 1, 4 and 16 clients send
+requests, each as fast as the answers come. Prints tables in Markdown, and writes them and the
+numbers to `build/benchmarks/serving-NAME.json` and `.md` (a sweep: `sweep-NAME`, with a plot).
+
+All share the same cores. So at best a server answers 1 / (g + p / n) pictures a second, with the
+generator's seconds a picture g, which takes all n cores, and p of one core for decoding and
+resizing; and a single client waits for g + p. The report says how near that is.
+
+`--sweep` is described in `sweep.py`.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import mean, quantiles
+from statistics import mean, median, quantiles
 
 import numpy as np
 import torch
+import tritonclient.grpc as grpcclient
+from tritonclient.utils import np_to_triton_dtype
 
-from benchmarks.common import OUTPUT, ROOT, progress
+from benchmarks.common import OUTPUT, ROOT, Result, format_table, progress, write_result
 from benchmarks.exported import (
-    SAMPLES,
+    describe_commit,
     export,
-    list_pictures,
     load_exported_generator,
     load_exported_task,
 )
 from benchmarks.machine import Machine, describe_machine
-from load_tests.triton_statistics import (
-    ModelStatistics,
-    format_table,
-    read_statistics,
-    subtract,
-)
+from benchmarks.pictures import SAMPLES, list_pictures
+from load_tests.triton_statistics import ModelStatistics, read_statistics, subtract
+from load_tests.triton_statistics import format_table as format_statistics
 from ofa.export import stack_rows
-from ofa_client import OFAClient
+from ofa.lowering import PRECISIONS
+from ofa.tasks import Task
+from ofa.tensors import Tensors
 from ofa_server.background import running_server
+from ofa_server.model_configs import read_configs
+from ofa_server.repository import MEMBERS
 
 #: Part of the measured time that goes before it: a new batch size is slow at first.
 WARMUP_SHARE = 0.3
@@ -55,38 +67,17 @@ class Load:
 
     Attributes:
         num_clients: that were waiting for an answer at any time.
-        latencies: seconds of every request.
-        pictures_per_second: answered.
+        num_requests: that were answered.
+        per_second: answers.
+        latencies_ms: "mean", "p50", "p90" and "p99".
         triton: by model.
     """
 
     num_clients: int
-    latencies: list[float]
-    pictures_per_second: float
+    num_requests: int
+    per_second: float
+    latencies_ms: dict[str, float]
     triton: dict[str, ModelStatistics]
-
-
-@dataclass(frozen=True)
-class BareRun:
-    """The exported generator in this process.
-
-    Attributes:
-        batch_size: pictures a call.
-        seconds: of every call.
-    """
-
-    batch_size: int
-    seconds: list[float]
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One run: where, with how many threads in each process that generates, and all times."""
-
-    machine: Machine
-    num_threads: int
-    loads: list[Load]
-    bare_runs: list[BareRun]
 
 
 def main() -> None:
@@ -98,21 +89,53 @@ def main() -> None:
     repository, name = arguments.repository, arguments.name
     if arguments.checkpoint:
         progress("exporting")
-        repository = export(arguments.checkpoint, name)
+        repository = export(arguments.checkpoint, name, arguments.precision)
     pictures = [file.read_bytes() for file in list_pictures(arguments.folder)]
-    machine = describe_machine()
-    loads = measure_loads(repository, name, pictures, arguments.clients, arguments.seconds)
-    generator = loads[-1].triton[f"{name}_generator"]
-    served_batch_size = round(generator.num_requests / generator.num_executions)
-    bare_runs = [
-        run_bare(repository, name, pictures, batch_size, arguments.seconds)
-        for batch_size in sorted({1, served_batch_size})
-    ]
-    measurement = Measurement(machine, arguments.threads, loads, bare_runs)
-    report = OUTPUT / "serving.json"
-    report.write_text(json.dumps(asdict(measurement), indent=1))
-    print(format_report(measurement))
-    progress(f"every time: {report}")
+    task = load_exported_task(repository, name)
+    requests = make_requests(task, pictures)
+    if arguments.sweep:
+        # The first needs what is defined here, the second a library for plots.
+        from benchmarks import sweep
+        from benchmarks.plots import draw_sweep
+
+        found = sweep.measure(repository, name, requests, arguments.threads, arguments.minutes)
+        write_result(arguments.results, f"sweep-{name}", found, sweep.format_report(found))
+        draw_sweep(found, arguments.results / f"sweep-{name}.svg")
+    else:
+        result = {
+            "name": name,
+            "task": task.name,
+            "num_threads": arguments.threads,
+            "machine": asdict(describe_machine()),
+            "commit": describe_commit(),
+            **measure(repository, task, requests, arguments.clients, arguments.seconds, name),
+        }
+        write_result(arguments.results, f"serving-{name}", result, format_report(result))
+
+
+def measure(
+    repository: Path,
+    task: Task,
+    requests: Sequence[Tensors],
+    client_counts: Sequence[int],
+    seconds: float,
+    name: str,
+) -> Result:
+    """Measure without a server, then with one and every number of clients."""
+    batch_sizes = sorted({1, batch_limit(repository, name)})
+    bare = measure_bare(repository, task, name, requests, batch_sizes, seconds)
+    with linked(repository, name) as own, serving(own) as server:
+        loads = [
+            asdict(measure_load(server, name, requests, num_clients, seconds))
+            for num_clients in client_counts
+        ]
+    return {
+        "seconds": seconds,
+        **bare,
+        "loads": loads,
+        "best_per_second": best_per_second(bare, len(os.sched_getaffinity(0))),
+        "overhead_ms": overhead_ms(bare, loads),
+    }
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -123,50 +146,144 @@ def parse_arguments() -> argparse.Namespace:
     source.add_argument(
         "--repository", type=Path, default=ROOT / "build" / "model_repository", metavar="DIR"
     )
-    source.add_argument("--checkpoint", type=Path, metavar="DIR", help="to export first")
-    parser.add_argument("--name", default="caption", help="of the ensemble (default: %(default)s)")
+    source.add_argument("--checkpoint", type=Path, metavar="DIR", help="to export and to serve")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS["cpu"], default="float32", help="of that export"
+    )
+    parser.add_argument("--name", default="caption", help="of the ensemble")
     parser.add_argument("--folder", type=Path, default=SAMPLES, help="with pictures")
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16], metavar="N")
+    parser.add_argument(
+        "--clients", type=int, nargs="+", default=[1, 4, 16], metavar="N", help="at a time"
+    )
     parser.add_argument("--seconds", type=float, default=20, metavar="S", help="of every part")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), metavar="N")
+    parser.add_argument("--sweep", action="store_true", help="find settings for this machine")
+    parser.add_argument("--minutes", type=float, default=10, metavar="M", help="for the sweep")
+    parser.add_argument("--results", type=Path, default=OUTPUT, metavar="DIR")
     return parser.parse_args()
 
 
-def measure_loads(
-    repository: Path, name: str, pictures: Sequence[bytes], client_counts: list[int], seconds: float
-) -> list[Load]:
-    """Drive a server of our own with every number of clients."""
-    loads = []
+def make_requests(task: Task, pictures: Sequence[bytes]) -> list[Tensors]:
+    """The task's example for every picture, or alone where it takes none."""
+    example = task.example_request()
+    if "image" not in example:
+        return [example]
+    return [{**example, "image": np.array([picture], np.object_)} for picture in pictures]
+
+
+def batch_limit(repository: Path, name: str) -> int:
+    """Most rows that an ensemble's generator gets at once."""
+    return int(read_configs(repository)[f"{name}_generator"].max_batch_size)
+
+
+@torch.inference_mode()
+def measure_bare(
+    repository: Path,
+    task: Task,
+    name: str,
+    requests: Sequence[Tensors],
+    batch_sizes: Sequence[int],
+    seconds: float,
+) -> Result:
+    """Run what is served in this process.
+
+    Returns:
+        Seconds a request: "prepare", on one core, and "bare", of the generator with batches of
+        every size.
+    """
+    progress(f"without a server, batches of {batch_sizes}, {seconds:g} s each, after a warm-up")
+    generator = load_exported_generator(repository, name)
+    rows: list[Tensors] = []
+    times: list[float] = []
+    for request in requests:
+        start = time.perf_counter()
+        rows.append(task.preprocess(request))
+        times.append(time.perf_counter() - start)
+    endless = itertools.cycle(rows)
+
+    def run_batch(batch_size: int) -> float:
+        arguments = stack_rows([next(endless) for _ in range(batch_size)], task)
+        start = time.perf_counter()
+        generator(*arguments)
+        return time.perf_counter() - start
+
+    bare = []
+    for batch_size in batch_sizes:
+        for _ in range(BARE_WARMUPS):
+            run_batch(batch_size)
+        batches: list[float] = []
+        while sum(batches) < seconds:
+            batches.append(run_batch(batch_size))
+        bare.append({"batch_size": batch_size, **_seconds([s / batch_size for s in batches])})
+    return {"prepare": _seconds(times), "bare": bare}
+
+
+def _seconds(times: Sequence[float]) -> Result:
+    return {"mean_s": mean(times), "median_s": median(times)}
+
+
+@contextmanager
+def linked(repository: Path, name: str) -> Iterator[Path]:
+    """Yield a repository of the models of one ensemble only, whose files are links."""
+    with tempfile.TemporaryDirectory(prefix="ofa-benchmark-") as folder:
+        for model in (name, *(f"{name}_{member}" for member in MEMBERS)):
+            (Path(folder) / model).mkdir()
+            for file in (repository / model).iterdir():
+                (Path(folder) / model / file.name).symlink_to(file.resolve())
+        yield Path(folder)
+
+
+@contextmanager
+def serving(repository: Path) -> Iterator[str]:
+    """Yield HOST:PORT of a server of our own."""
     log = OUTPUT / "server.log"
     progress(f"starting a server; its log is {log}")
     with running_server(repository, log) as server:
-        for num_clients in client_counts:
-            progress(f"{num_clients} clients for {seconds:g} s, after a warm-up")
-            drive(server, name, pictures, num_clients, WARMUP_SHARE * seconds)
-            before = read_statistics(server)
-            start = time.perf_counter()
-            latencies = drive(server, name, pictures, num_clients, seconds)
-            elapsed = time.perf_counter() - start
-            triton = subtract(read_statistics(server), before)
-            loads.append(Load(num_clients, latencies, len(latencies) / elapsed, triton))
-    return loads
+        yield server
+
+
+def measure_load(
+    server: str, name: str, requests: Sequence[Tensors], num_clients: int, seconds: float
+) -> Load:
+    """Drive a server with a number of clients, after a warm-up."""
+    progress(f"{num_clients} clients for {seconds:g} s, after a warm-up")
+    drive(server, name, requests, num_clients, WARMUP_SHARE * seconds)
+    before = read_statistics(server)
+    start = time.perf_counter()
+    latencies = drive(server, name, requests, num_clients, seconds)
+    elapsed = time.perf_counter() - start
+    triton = subtract(read_statistics(server), before)
+    # A single answer has no percentiles.
+    percentiles = quantiles((latencies * 2)[: max(2, len(latencies))], n=100, method="inclusive")
+    return Load(
+        num_clients=num_clients,
+        num_requests=len(latencies),
+        per_second=len(latencies) / elapsed,
+        latencies_ms={
+            "mean": 1000 * mean(latencies),
+            **{f"p{p}": 1000 * percentiles[p - 1] for p in (50, 90, 99)},
+        },
+        triton=triton,
+    )
 
 
 def drive(
-    server: str, name: str, pictures: Sequence[bytes], num_clients: int, seconds: float
+    server: str, name: str, requests: Sequence[Tensors], num_clients: int, seconds: float
 ) -> list[float]:
-    """Seconds of every request of clients that send one picture after the other.
+    """Seconds of every request of clients that send one after the other.
 
     Requests that are under way when the time is over are finished and counted.
     """
+    inputs = [_infer_inputs(request) for request in requests]
     deadline = time.perf_counter() + seconds
 
     def run_client(number: int) -> list[float]:
-        own = itertools.cycle([*pictures[number:], *pictures[:number]])
+        first = number % len(inputs)
+        own = itertools.cycle([*inputs[first:], *inputs[:first]])
         latencies = []
-        with OFAClient(server, model=name) as client:
+        with grpcclient.InferenceServerClient(server) as client:
             while (start := time.perf_counter()) < deadline:
-                client.caption(next(own))
+                client.infer(name, next(own))
                 latencies.append(time.perf_counter() - start)
         return latencies
 
@@ -174,62 +291,75 @@ def drive(
         return list(itertools.chain.from_iterable(pool.map(run_client, range(num_clients))))
 
 
-@torch.inference_mode()
-def run_bare(
-    repository: Path, name: str, pictures: Sequence[bytes], batch_size: int, seconds: float
-) -> BareRun:
-    """Call the exported generator with batches of prepared pictures."""
-    progress(f"the bare generator with batches of {batch_size} for {seconds:g} s, after a warm-up")
-    task = load_exported_task(repository, name)
-    generator = load_exported_generator(repository, name)
-    rows = [task.preprocess({"image": np.array([picture], np.object_)}) for picture in pictures]
-    endless = itertools.cycle(rows)
-
-    def run_batch() -> float:
-        arguments = stack_rows([next(endless) for _ in range(batch_size)], task)
-        start = time.perf_counter()
-        generator(*arguments)
-        return time.perf_counter() - start
-
-    for _ in range(BARE_WARMUPS):
-        run_batch()
-    times: list[float] = []
-    while sum(times) < seconds:
-        times.append(run_batch())
-    return BareRun(batch_size, times)
+def _infer_inputs(request: Tensors) -> list[grpcclient.InferInput]:
+    inputs = []
+    for name, tensor in request.items():
+        row = tensor[np.newaxis]
+        inputs.append(grpcclient.InferInput(name, row.shape, np_to_triton_dtype(row.dtype)))
+        inputs[-1].set_data_from_numpy(row)
+    return inputs
 
 
-def format_report(measurement: Measurement) -> str:
+def best_per_second(bare: Result, num_cores: int) -> float:
+    """Answers a second that the cores allow without a server."""
+    generator = min(run["mean_s"] for run in bare["bare"])
+    return float(1 / (generator + bare["prepare"]["mean_s"] / num_cores))
+
+
+def overhead_ms(bare: Result, loads: Sequence[Result]) -> float | None:
+    """What a single client waits beyond generator, decoding and resizing: of medians.
+
+    None where no single client was measured.
+    """
+    alone = bare["bare"][0]["median_s"] + bare["prepare"]["median_s"]
+    for load in loads:
+        if load["num_clients"] == 1:
+            return float(load["latencies_ms"]["p50"] - 1000 * alone)
+    return None
+
+
+def format_report(result: Result) -> str:
     """The measurement in Markdown."""
+    best, overhead = result["best_per_second"], result["overhead_ms"]
+    loads = [
+        (
+            str(load["num_clients"]),
+            f"{load['per_second']:.2f}",
+            f"{load['per_second'] / best:.0%}",
+            *(f"{load['latencies_ms'][key]:.0f}" for key in ("p50", "p90", "p99")),
+        )
+        for load in result["loads"]
+    ]
+    bare = [
+        (str(run["batch_size"]), f"{1 / run['mean_s']:.2f}", f"{1000 * run['mean_s']:.1f}")
+        for run in result["bare"]
+    ]
+    name, task, num_threads = result["name"], result["task"], result["num_threads"]
     lines = [
-        f"{measurement.machine}; {measurement.num_threads} threads",
+        f"**{name}** ({task}): {num_threads} threads, {result['seconds']:g} s a row",
         "",
-        "| clients | pictures/s | p50, ms | p90, ms | p99, ms |",
-        "|---|---|---|---|---|",
-    ]
-    for load in measurement.loads:
-        percentiles = quantiles(load.latencies, n=100, method="inclusive")
-        p50, p90, p99 = (1000 * percentiles[p - 1] for p in (50, 90, 99))
-        lines.append(
-            f"| {load.num_clients} | {load.pictures_per_second:.2f} "
-            f"| {p50:.0f} | {p90:.0f} | {p99:.0f} |"
-        )
-    lines += [
+        f"{Machine(**result['machine'])}; commit {result['commit']}",
         "",
-        "| bare generator, batch | pictures/s | ms a batch |",
-        "|---|---|---|",
+        format_table(
+            ("clients", "answers/s", "share of the best", "p50, ms", "p90, ms", "p99, ms"), loads
+        ),
+        "",
+        format_table(("bare generator, batch", "answers/s", "ms a request"), bare),
+        "",
+        f"- Decoding and resizing: {1000 * result['prepare']['mean_s']:.1f} ms of one core.",
+        f"- The best without a server, on the same cores: {best:.2f} answers/s.",
     ]
-    for run in measurement.bare_runs:
-        seconds = mean(run.seconds)
+    if overhead is not None:
         lines.append(
-            f"| {run.batch_size} | {run.batch_size / seconds:.2f} | {1000 * seconds:.0f} |"
+            f"- One client waits {overhead:.1f} ms beyond generator, decoding and resizing."
         )
-    for load in measurement.loads:
+    for load in result["loads"]:
+        triton = {model: ModelStatistics(*each) for model, each in load["triton"].items()}
         lines += [
             "",
-            f"Triton's own means with {load.num_clients} clients, in milliseconds a request:",
+            f"Triton's own means with {load['num_clients']} clients, in milliseconds a request:",
             "```",
-            format_table(load.triton),
+            format_statistics(triton),
             "```",
         ]
     return "\n".join(lines)

@@ -1,21 +1,35 @@
 """What one picture needs when nothing is computed or read twice, from the shapes alone.
 
-Counted are convolutions and matrix products, two operations a multiply-add, for which the machine's
-matrix-multiply rate is a limit; and what a decoder step reads of weights, keys and values, for
-which its memory is one. Norms, softmax and the search count nothing: the limit is out of reach.
+Counted are convolutions and matrix products, two operations a multiply-add, and the numbers that a
+decoder step reads of weights, keys and values. `limits.py` turns them into seconds.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ofa.model import ModelConfig
 from ofa.model.config import RESNET_BLOCKS
 from ofa.model.resnet import PATCH_STRIDE, RESNET_CHANNELS
+from ofa.model.vit import VIT_SIZES
+
+
+class Work(NamedTuple):
+    """Floating-point operations of one stage.
+
+    Attributes:
+        convolutions: in convolutions.
+        products: in matrix products.
+    """
+
+    convolutions: int
+    products: int
 
 
 def count_work(
     config: ModelConfig, image_size: int, prompt_length: int, num_steps: int, beam_size: int
-) -> dict[str, int]:
-    """Floating-point operations by stage.
+) -> dict[str, Work]:
+    """Operations by stage, for one picture.
 
     Args:
         config: the architecture.
@@ -25,9 +39,7 @@ def count_work(
         beam_size: hypotheses kept alive.
     """
     width = config.d_model
-    num_patches = _ceil_div(image_size, PATCH_STRIDE) ** 2
-    source = num_patches + prompt_length
-    stem = _resnet(config, image_size) + _product(num_patches, RESNET_CHANNELS, width)
+    source = _count_patches(config, image_size) + prompt_length
     # Queries, keys, values and output; two feed-forward projections; scores and their weighted sum.
     encoder_layer = (
         4 * _product(source, width, width)
@@ -44,15 +56,15 @@ def count_work(
     past = sum(2 * _product(1, width, step + 1) for step in range(num_steps))
     tokens = num_steps * (config.decoder_layers * decoder_token + vocabulary)
     return {
-        "stem": stem,
-        "encoder": config.encoder_layers * encoder_layer,
-        "cross keys, values": config.decoder_layers * 2 * _product(source, width, width),
-        "decoding": beam_size * (tokens + config.decoder_layers * past),
+        "stem": _vit(config, image_size) if config.use_ofasys else _resnet(config, image_size),
+        "encoder": Work(0, config.encoder_layers * encoder_layer),
+        "cross keys, values": Work(0, config.decoder_layers * 2 * _product(source, width, width)),
+        "decoding": Work(0, beam_size * (tokens + config.decoder_layers * past)),
     }
 
 
 def count_step_numbers(config: ModelConfig, image_size: int, prompt_length: int) -> dict[str, int]:
-    """Numbers that every decoder step reads: by kind, of a batch of one.
+    """Numbers that every decoder step reads, by kind.
 
     Args:
         config: the architecture.
@@ -60,13 +72,17 @@ def count_step_numbers(config: ModelConfig, image_size: int, prompt_length: int)
         prompt_length: tokens of the prompt, BOS and EOS counted.
 
     Returns:
-        "layers": weights of the layers, and the keys and values of the source; "vocabulary": its
-        projection.
+        "weights" of the layers and of the "vocabulary", once for a batch; "keys, values" of the
+        source, once for every picture of it.
     """
     width = config.d_model
-    source = _ceil_div(image_size, PATCH_STRIDE) ** 2 + prompt_length
-    layer = 6 * width * width + 2 * width * config.decoder_ffn_dim + 2 * source * width
-    return {"layers": config.decoder_layers * layer, "vocabulary": width * config.vocab_size}
+    source = _count_patches(config, image_size) + prompt_length
+    layers = config.decoder_layers
+    return {
+        "weights": layers * (6 * width * width + 2 * width * config.decoder_ffn_dim),
+        "vocabulary": width * config.vocab_size,
+        "keys, values": layers * 2 * source * width,
+    }
 
 
 def _product(rows: int, inner: int, columns: int) -> int:
@@ -74,8 +90,30 @@ def _product(rows: int, inner: int, columns: int) -> int:
     return 2 * rows * inner * columns
 
 
-def _resnet(config: ModelConfig, image_size: int) -> int:
-    """Operations of the three ResNet stages, every convolution as a matrix product."""
+def _count_patches(config: ModelConfig, image_size: int) -> int:
+    if config.use_ofasys:
+        return int((image_size // VIT_SIZES[config.vit_type].patch_size) ** 2)
+    return int(_ceil_div(image_size, PATCH_STRIDE) ** 2)
+
+
+def _vit(config: ModelConfig, image_size: int) -> Work:
+    """The vision transformer and the projection of its features."""
+    size, num_patches = VIT_SIZES[config.vit_type], _count_patches(config, image_size)
+    width = size.width
+    block = (
+        4 * _product(num_patches, width, width)
+        + 2 * _product(num_patches, width, 4 * width)
+        + 2 * _product(num_patches, width, num_patches)
+    )
+    projection = _product(num_patches, width, config.d_model)
+    return Work(
+        convolutions=_product(num_patches, 3 * size.patch_size**2, width),
+        products=size.num_layers * block + projection,
+    )
+
+
+def _resnet(config: ModelConfig, image_size: int) -> Work:
+    """The three ResNet stages, every convolution as a matrix product, and their projection."""
     side = _ceil_div(image_size, 2)
     total = _product(side**2, 3 * 7 * 7, 64)
     side = _ceil_div(side, 2)
@@ -91,7 +129,7 @@ def _resnet(config: ModelConfig, image_size: int) -> int:
             total += _product(side**2, 9 * planes, planes)
             total += _product(side**2, planes, 4 * planes)
             channels = 4 * planes
-    return total
+    return Work(total, _product(side**2, RESNET_CHANNELS, config.d_model))
 
 
 def _ceil_div(number: int, divisor: int) -> int:

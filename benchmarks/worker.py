@@ -44,7 +44,13 @@ class Worker:
     """The parent's end of `python -m MODULE PICTURES ANSWERS ARGUMENT...`."""
 
     def __init__(
-        self, python: Path, module: str, arguments: list[str], num_threads: int, log: Path
+        self,
+        python: Path,
+        module: str,
+        arguments: Sequence[str],
+        num_threads: int,
+        log: Path,
+        folder: Path = ROOT,
     ) -> None:
         """Start the process.
 
@@ -54,6 +60,7 @@ class Worker:
             arguments: behind the two descriptors.
             num_threads: of every library that counts its own.
             log: file for everything that the process prints.
+            folder: to start in, with `benchmarks` in it.
         """
         self._log = log
         pictures_in, pictures_out = os.pipe()
@@ -62,7 +69,7 @@ class Worker:
         with log.open("wb") as log_file:
             self._process = subprocess.Popen(
                 command,
-                cwd=ROOT,
+                cwd=folder,
                 env={**os.environ, "OMP_NUM_THREADS": str(num_threads)},
                 stdin=subprocess.DEVNULL,
                 stdout=log_file,
@@ -117,71 +124,66 @@ class Worker:
 
 @dataclass(frozen=True)
 class Turn:
-    """One picture, answered by both sides one after the other."""
+    """One picture, answered by both sides one after the other.
+
+    Attributes:
+        picture: its name.
+        ours: every time that we answered.
+        reference: None where there is no reference.
+    """
 
     picture: str
-    ours: Answered
-    reference: Answered
-
-
-@dataclass(frozen=True)
-class Sides:
-    """The two workers of a comparison, warm."""
-
-    ours: Worker
-    reference: Worker
-
-    def take_turns(self, pictures: Sequence[Path]) -> Iterator[Turn]:
-        """Have both sides answer every picture."""
-        for number, picture in enumerate(pictures, 1):
-            turn = Turn(picture.name, self.ours.answer(picture), self.reference.answer(picture))
-            progress(
-                f"{number} of {len(pictures)}: {picture.name}, "
-                f"ours {turn.ours.seconds['whole']:.3f} s, "
-                f"reference {turn.reference.seconds['whole']:.3f} s"
-            )
-            yield turn
+    ours: list[Answered]
+    reference: Answered | None
 
 
 @contextmanager
-def both_sides(
-    benchmark: str,
-    our_arguments: list[str],
-    reference_arguments: list[str],
-    picture: Path,
-    num_threads: int,
-) -> Iterator[Sides]:
-    """Start and warm up both sides.
+def our_side(
+    benchmark: str, arguments: Sequence[str], picture: Path, num_threads: int
+) -> Iterator[Worker]:
+    """Start `benchmarks.BENCHMARK_ours` and warm it up.
 
     Args:
-        benchmark: name of the modules `benchmarks.NAME_ours` and `benchmarks.NAME_reference`.
-        our_arguments: of our module.
-        reference_arguments: of the reference's.
+        benchmark: that it belongs to.
+        arguments: of the module.
         picture: to warm up with.
-        num_threads: of either side.
+        num_threads: of every library that counts its own.
     """
-    with (
-        Worker(
-            ROOT / ".venv-oracle" / "bin" / "python",
-            f"benchmarks.{benchmark}_reference",
-            reference_arguments,
-            num_threads,
-            OUTPUT / "reference.log",
-        ) as reference,
-        Worker(
-            Path(sys.executable),
-            f"benchmarks.{benchmark}_ours",
-            our_arguments,
-            num_threads,
-            OUTPUT / "ours.log",
-        ) as ours,
-    ):
-        progress("warming up the reference (building its pipeline takes half a minute), then ours")
-        for _ in range(REFERENCE_WARMUPS):
-            reference.answer(picture)
+    module = f"benchmarks.{benchmark}_ours"
+    log = OUTPUT / "ours.log"
+    with Worker(Path(sys.executable), module, arguments, num_threads, log) as ours:
+        progress("warming up our side")
         for _ in range(OUR_WARMUPS):
             ours.answer(picture)
-        yield Sides(ours, reference)
+        yield ours
+
+
+@contextmanager
+def reference_side(
+    benchmark: str, arguments: Sequence[str], picture: Path, num_threads: int
+) -> Iterator[Worker]:
+    """Start `benchmarks.BENCHMARK_reference` in .venv-oracle; the arguments are `our_side`'s."""
+    python = ROOT / ".venv-oracle" / "bin" / "python"
+    module = f"benchmarks.{benchmark}_reference"
+    log = OUTPUT / "reference.log"
+    with Worker(python, module, arguments, num_threads, log) as reference:
+        progress("warming up the reference (building its pipeline takes half a minute)")
+        for _ in range(REFERENCE_WARMUPS):
+            reference.answer(picture)
+        yield reference
+
+
+def take_turns(
+    ours: Worker, reference: Worker | None, pictures: Sequence[Path], repeats: int = 1
+) -> Iterator[Turn]:
+    """Have both sides answer every picture, ours `repeats` times."""
+    for number, picture in enumerate(pictures, 1):
+        theirs = reference.answer(picture) if reference else None
+        turn = Turn(picture.name, [ours.answer(picture) for _ in range(repeats)], theirs)
+        own = ", ".join(f"{answered.seconds['whole']:.3f}" for answered in turn.ours)
+        other = f", reference {theirs.seconds['whole']:.3f} s" if theirs else ""
+        progress(f"{number} of {len(pictures)}: {picture.name}, ours {own} s{other}")
+        yield turn
 
 
 def answer_pictures(answer: Callable[[Path], Answered]) -> None:

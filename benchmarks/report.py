@@ -1,0 +1,314 @@
+"""Writes what was measured into README.md and docs/precision.md.
+
+    .venv/bin/python -m benchmarks.report           again, from `measured.json`
+    .venv/bin/python -m benchmarks.report FOLDER    with results that another machine has written
+
+`measured.json` holds the results that are published, by name, as `python -m benchmarks` found them.
+The texts between the markers of the two files are a function of it and of nothing else; a test
+renders them again and compares.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+
+from benchmarks.common import OUTPUT, ROOT, Result, format_table, progress
+
+RECORD = Path(__file__).with_name("measured.json")
+BEGIN = "<!-- measured: `make bench` writes everything up to the next marker -->"
+END = "<!-- measured: end -->"
+
+#: Characters in a line of the pages.
+_WIDTH = 108
+# The order of rows.
+_SIZES = ("tiny", "medium", "base", "large", "huge")
+_PRECISIONS = ("float32", "bfloat16", "float16", "int8")
+
+#: Results by their name.
+Record = Mapping[str, Result]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", nargs="?", type=Path, help="with results to be added")
+    folder = parser.parse_args().folder
+    publish(json.loads(RECORD.read_text()) | (read_results(folder) if folder else {}))
+
+
+def read_results(folder: Path) -> dict[str, Result]:
+    """What benchmarks have written to a folder."""
+    return {file.stem: json.loads(file.read_text()) for file in folder.glob("*.json")}
+
+
+def publish(record: Record) -> None:
+    """Write the record, the texts that follow from it, and their plots."""
+    # Only who publishes needs a library for plots.
+    from benchmarks.plots import draw_loads, draw_stages
+
+    RECORD.write_text(json.dumps(dict(sorted(record.items())), indent=1) + "\n")
+    for file, section in render(record).items():
+        page = ROOT / file
+        page.write_text(replace_section(page.read_text("utf-8"), section), "utf-8")
+        progress(f"wrote the section of {file}")
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    report = OUTPUT / "report.md"
+    report.write_text("\n\n".join(render(record).values()) + "\n", "utf-8")
+    draw_stages(generators(record, "cpu"), OUTPUT / "stages.svg")
+    draw_loads(select(record, "serving"), OUTPUT / "loads.svg")
+    progress(f"wrote {report}, and stages.svg and loads.svg beside it")
+
+
+def render(record: Record) -> dict[str, str]:
+    """The generated texts by the file that they belong to."""
+    return {
+        "README.md": "\n\n".join(_readme(record)),
+        "docs/precision.md": "\n\n".join(_precision_page(record)),
+    }
+
+
+def replace_section(page: str, section: str) -> str:
+    """Put a text between the markers.
+
+    Raises:
+        ValueError: there is not exactly one pair of them.
+    """
+    pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
+    if len(pattern.findall(page)) != 1:
+        raise ValueError("a page needs one pair of markers for what is measured")
+    return pattern.sub(lambda _: f"{BEGIN}\n\n{section}\n\n{END}", page)
+
+
+def select(record: Record, part: str) -> list[Result]:
+    """The results of one benchmark by name."""
+    return [result for name, result in sorted(record.items()) if name.startswith(f"{part}-")]
+
+
+def generators(record: Record, device: str) -> list[Result]:
+    """The generator's results on one device: by size, batch and precision."""
+    return sorted(
+        select(record, "gpu" if device == "cuda" else "generator"),
+        key=lambda result: (
+            _index(_SIZES, result["name"]),
+            result["batch_size"],
+            _index(_PRECISIONS, result["precision"]),
+        ),
+    )
+
+
+def _index(order: Sequence[str], name: str) -> int:
+    """Where a name stands; unknown ones come last."""
+    return order.index(name) if name in order else len(order)
+
+
+def _readme(record: Record) -> Iterator[str]:
+    on_cpu, on_gpu = (generators(record, device) for device in ("cpu", "cuda"))
+    labels, servers = select(record, "labels"), select(record, "serving")
+    if on_cpu:
+        yield _where(on_cpu)
+        yield _setting(on_cpu)
+        yield _generator_table(on_cpu)
+    if on_gpu:
+        yield _where(on_gpu)
+        yield "The same on a GPU, without a server; decoding and resizing are not counted:"
+        yield _gpu_table(on_gpu)
+    for results, describe in ((labels, _labels), (servers, _serving)):
+        if results and _where(results) != _where(on_cpu):
+            yield _where(results)
+        for result in results:
+            yield from describe(result)
+
+
+def _where(results: Sequence[Result]) -> str:
+    """The machines and commits of some results: one of each, if all goes well."""
+    machines = dict.fromkeys(_machine_name(result) for result in results)
+    # Empty where there was no git.
+    commits = dict.fromkeys(result["commit"] for result in results if result["commit"])
+    measured = f"; commit {', '.join(commits)}" if commits else ""
+    return _paragraph(f"{'; '.join(machines)}{measured}.")
+
+
+def _machine_name(result: Result) -> str:
+    machine = result["machine"]
+    device = f"{machine['gpu']}, " if machine["gpu"] else ""
+    sets = ", ".join(machine["instruction_sets"])
+    return (
+        f"{device}{machine['cpu']} with {machine['num_cores']} cores ({sets}), "
+        f"torch {machine['torch_version']}, {result['num_threads']} threads"
+    )
+
+
+def _setting(results: Sequence[Result]) -> str:
+    result = results[0]
+    # Only float32 has to say what the reference says.
+    compared = [each for each in results if each["precision"] == "float32" and each["reference"]]
+    num_turns = sum(each["num_turns"] for each in compared)
+    num_same = num_turns - sum(len(each["others"]) for each in compared)
+    return _paragraph(
+        f"One caption at {result['image_size']} px, beam {result['beam_size']}, "
+        f"{result['num_steps']} decoder steps, made-up weights of the published shapes. Both sides "
+        "answered in turn in one run, ModelScope's pipeline always in float32 and one picture at a "
+        f"time, ours as the exported `model.pt`; in float32 they said the same in {num_same} of "
+        f"{num_turns} turns. Seconds a picture from file to text, medians. The "
+        "limit is what the machine's rates for convolutions, matrices and memory, measured in the "
+        "same run, allow for the counted work (`python -m benchmarks.generator`):"
+    )
+
+
+def _generator_table(results: Sequence[Result]) -> str:
+    header = (
+        *("size", "precision", "batch", "ModelScope, s", "here, s", "ratio"),
+        *("share of the limit", "peak memory there, here"),
+    )
+    rows = []
+    for result in results:
+        ours, reference = result["ours"], result["reference"]
+        memory = [max(result["memory"][side]) for side in ("reference", "ours") if reference]
+        rows.append(
+            (
+                result["name"],
+                result["precision"],
+                str(result["batch_size"]),
+                _digits(reference["whole"]) if reference else "",
+                _digits(ours["whole"]),
+                f"{reference['whole'] / ours['whole']:.1f}" if reference else "",
+                f"{result['limits']['generator'] / ours['generator']:.0%}",
+                ", ".join(f"{peak / 1e9:.1f} GB" for peak in memory),
+            )
+        )
+    return format_table(header, rows)
+
+
+def _gpu_table(results: Sequence[Result]) -> str:
+    header = ("size", "precision", "batch", "ms a picture", "pictures/s", "share of the limit")
+    rows = []
+    for result in results:
+        seconds = result["ours"]["generator"]
+        rows.append(
+            (
+                result["name"],
+                result["precision"],
+                str(result["batch_size"]),
+                f"{1000 * seconds:.2f}",
+                f"{1 / seconds:.0f}",
+                f"{result['limits']['generator'] / seconds:.0%}",
+            )
+        )
+    return format_table(header, rows)
+
+
+def _labels(result: Result) -> Iterator[str]:
+    rows, num_same = [], 0
+    measured = [each for comparison in result["comparisons"] for each in comparison]
+    for each in measured:
+        theirs, ours = median(each["reference"]), median(each["ours"])
+        labels = f"{each['num_labels']:,}" if each["num_labels"] else ""
+        rows.append((each["search"], labels, _digits(theirs), _digits(ours), _ratio(theirs, ours)))
+        num_same += each["num_same"]
+    yield _paragraph(
+        f"A list of answers or labels costs no more than a caption (made-up weights, size "
+        f"{result['size']}, float32, the same answers in {num_same} of "
+        f"{len(measured) * result['num_turns']} turns; `python -m benchmarks.labels`):"
+    )
+    yield format_table(("answer", "out of", "ModelScope, s", "here, s", "ratio"), rows)
+
+
+def _serving(result: Result) -> Iterator[str]:
+    best, overhead = result["best_per_second"], result["overhead_ms"]
+    yield _paragraph(
+        f"The bundled checkpoint through Triton (`{result['name']}`), server and clients on the "
+        f"same cores. Without a server they do {best:.0f} pictures/s at best, decoding and "
+        "resizing counted; with it a single client waits "
+        f"{overhead:.1f} ms longer than these take (`python -m benchmarks.serving`):"
+    )
+    header = ("clients", "pictures/s", "share of the best", "p50, ms", "p90, ms")
+    rows = [
+        (
+            str(load["num_clients"]),
+            f"{load['per_second']:.0f}",
+            f"{load['per_second'] / best:.0%}",
+            *(f"{load['latencies_ms'][key]:.0f}" for key in ("p50", "p90")),
+        )
+        for load in result["loads"]
+    ]
+    yield format_table(header, rows)
+
+
+def _precision_page(record: Record) -> Iterator[str]:
+    compared = select(record, "precision")
+    if compared:
+        yield _where(compared)
+    for result in compared:
+        yield _paragraph(
+            f"The checkpoint {result['name']} on {result['num_pictures']} pictures "
+            f"({result['pictures']}); scores are compared where the captions are the same "
+            "(`python -m benchmarks.precision`):"
+        )
+        yield _changes_table(result)
+    results = [each for each in generators(record, "cpu") if each["batch_size"] == 1]
+    if results:
+        if _where(results) != _where(compared):
+            yield _where(results)
+        yield _paragraph(
+            "Seconds a picture by size, one at a time, and times ModelScope's speed in brackets "
+            "(the rest of the setting is the README's):"
+        )
+        yield _seconds_table(results)
+
+
+def _changes_table(result: Result) -> str:
+    header = ("precision", "same captions", "score drift, median", "largest", "speed")
+    rows = [
+        (
+            precision,
+            f"{changed['num_same'] / result['num_pictures']:.1%}",
+            *(
+                "" if changed[drift] is None else f"{changed[drift]:.0e}"
+                for drift in ("median_drift", "largest_drift")
+            ),
+            f"{changed['speed']:.2f} x float32's",
+        )
+        for precision, changed in result["precisions"].items()
+    ]
+    return format_table(header, rows)
+
+
+def _seconds_table(results: Sequence[Result]) -> str:
+    """A row for each size, a column for each precision."""
+    precisions = list(dict.fromkeys(result["precision"] for result in results))
+    cells: dict[str, dict[str, str]] = {}
+    for result in results:
+        ours, reference = result["ours"]["whole"], result["reference"]
+        ratio = f" ({_ratio(reference['whole'], ours)})" if reference else ""
+        cells.setdefault(result["name"], {})[result["precision"]] = f"{_digits(ours)}{ratio}"
+    rows = [(size, *(own.get(each, "") for each in precisions)) for size, own in cells.items()]
+    return format_table(("size", *precisions), rows)
+
+
+def _paragraph(text: str) -> str:
+    return textwrap.fill(text, _WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def _digits(number: float) -> str:
+    """Three digits that count, as people write them: 0.216, 2.05, 29.3."""
+    for limit, format_spec in ((1, ".3f"), (10, ".2f")):
+        if number < limit:
+            return format(number, format_spec)
+    return f"{number:.1f}"
+
+
+def _ratio(theirs: float, ours: float) -> str:
+    """Two digits at least."""
+    ratio = theirs / ours
+    return f"{ratio:.1f}" if ratio < 100 else f"{ratio:.0f}"
+
+
+if __name__ == "__main__":
+    main()

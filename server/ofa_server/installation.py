@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ofa_server.errors import ServerError
+from ofa_server.threads import thread_variables
 
 STAND_INS = Path(__file__).parent / "backends"
 _STUB = "triton_python_backend_stub"
@@ -38,6 +39,11 @@ class Installation:
     stub: Path
     libraries: tuple[Path, ...]
     from_wheel: bool
+
+    @property
+    def caches(self) -> Path:
+        """Folder with a folder for each kind of response cache."""
+        return self.binary.parent.parent / "caches"
 
     @property
     def has_pytorch(self) -> bool:
@@ -83,10 +89,7 @@ class Installation:
             "LD_LIBRARY_PATH": os.pathsep.join(
                 [*libraries, *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
             ),
-            # All cores belong to the generator, where torch takes them by itself. The numpy and the
-            # tokenizer of preprocess and postprocess would start as many threads again.
-            "OPENBLAS_NUM_THREADS": "1",
-            "TOKENIZERS_PARALLELISM": "false",
+            **thread_variables(os.environ),
         }
 
 

@@ -45,8 +45,8 @@ max_batch_size: 1
 
 {tensors}
 
-# The same tensors get the same answer, so a server with a cache (`ofa serve --response-cache-bytes`)
-# may keep it; others pay no heed to this.
+# The same tensors get the same answer, so a server with a cache may keep it (`ofa serve
+# --response-cache-bytes`). Without one this says nothing.
 response_cache {{ enable: true }}
 
 ensemble_scheduling {{

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ofa_server.errors import ServerError
-from ofa_server.threads import thread_variables
 
 STAND_INS = Path(__file__).parent / "backends"
 _STUB = "triton_python_backend_stub"
@@ -89,7 +88,6 @@ class Installation:
             "LD_LIBRARY_PATH": os.pathsep.join(
                 [*libraries, *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
             ),
-            **thread_variables(os.environ),
         }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import tempfile
 import time
@@ -30,6 +31,7 @@ from ofa_server.preflight import (
     check_response_cache,
 )
 from ofa_server.shared_memory import check_shared_memory, own_regions
+from ofa_server.threads import thread_variables
 from ofa_server.triton_process import BROKEN_EXIT_TIMEOUT_S, EXIT_TIMEOUT_S, TritonProcess
 from ofa_server.warmup import read_warmup_files
 
@@ -132,7 +134,8 @@ def serve(settings: ServeSettings) -> NoReturn:
         backends = installation.prepare_backends(Path(scratch))
         print(f"starting Triton with {', '.join(configs)}", flush=True)
         command = _triton_command(installation, settings, backends, regions.prefix)
-        triton = TritonProcess(command, installation.environment(), regions.lock_fd)
+        environment = installation.environment() | thread_variables(os.environ, configs)
+        triton = TritonProcess(command, environment, regions.lock_fd)
         try:
             stubs = _wait_until_ready(triton, settings, warmups)
             addresses = ", ".join(f"{key} {settings.host}:{port}" for key, port in ports.items())

@@ -72,14 +72,17 @@ def decode_image(image_bytes: bytes) -> Image.Image:
         )
     if min(width, height) == 0:
         raise InvalidImageError(f"image is {width} x {height} pixels; it has none")
-    if image.format in ("JPEG", "MPO"):
+    # No scan is without these two bytes, and counting them takes a tenth of the time.
+    if image.format in ("JPEG", "MPO") and image_bytes.count(b"\xff\xda") > MAX_JPEG_SCANS:
         num_scans = _count_scans(image_bytes)
         if num_scans > MAX_JPEG_SCANS:
             raise InvalidImageError(
                 f"image has {num_scans:,} JPEG scans; the limit is {MAX_JPEG_SCANS}"
             )
     try:
-        return ImageOps.exif_transpose(image).convert("RGB")
+        # Neither copies a picture that stands upright and is RGB, as most are.
+        ImageOps.exif_transpose(image, in_place=True)
+        return image if image.mode == "RGB" else image.convert("RGB")
     except Exception as error:
         raise InvalidImageError(
             f"image is broken or truncated ({image.format}, {width} x {height} pixels)"
@@ -108,7 +111,7 @@ def resize_square(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
         uint8 [3, size, size], red first.
     """
     resized = image.resize((size, size), Image.Resampling.BICUBIC)
-    return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
+    return np.stack([np.asarray(band) for band in resized.split()])
 
 
 def resize_scene(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:

@@ -45,6 +45,10 @@ max_batch_size: 1
 
 {tensors}
 
+# The same tensors get the same answer, so a server with a cache may keep it (`ofa serve
+# --response-cache-bytes`). Without one this says nothing.
+response_cache {{ enable: true }}
+
 ensemble_scheduling {{
   step [
 {steps}
@@ -83,11 +87,10 @@ max_batch_size: 8
 
 {instances}
 
-# While a batch runs, the next one gathers; the delay only matters when nothing runs, where 5 ms
-# is little beside a generation. Beyond 64 waiting rows (8 full batches) the answer is UNAVAILABLE
-# at once instead of late.
+# While a batch runs, the next one gathers. When nothing runs there is no waiting for neighbours: it
+# costs a lone request what it lasts and gains nothing under load. Beyond 64 waiting rows (8 full
+# batches) the answer is UNAVAILABLE at once instead of late.
 dynamic_batching {{
-  max_queue_delay_microseconds: 5000
 {queue_policy}
 }}
 """

@@ -40,6 +40,11 @@ class Installation:
     from_wheel: bool
 
     @property
+    def caches(self) -> Path:
+        """Folder with a folder for each kind of response cache."""
+        return self.binary.parent.parent / "caches"
+
+    @property
     def has_pytorch(self) -> bool:
         """Whether it carries the C++ PyTorch backend."""
         return (self.backends / "pytorch" / "libtriton_pytorch.so").exists()
@@ -83,10 +88,6 @@ class Installation:
             "LD_LIBRARY_PATH": os.pathsep.join(
                 [*libraries, *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
             ),
-            # All cores belong to the generator, where torch takes them by itself. The numpy and the
-            # tokenizer of preprocess and postprocess would start as many threads again.
-            "OPENBLAS_NUM_THREADS": "1",
-            "TOKENIZERS_PARALLELISM": "false",
         }
 
 

@@ -13,6 +13,10 @@ from pathlib import Path
 
 from ofa_server.errors import ServerError
 from ofa_server.installation import Installation
+from ofa_server.model_configs import ModelConfig
+
+#: Room for some hundred answers.
+MIN_CACHE_BYTES = 2**20
 
 
 def check_libraries(installation: Installation) -> None:
@@ -97,3 +101,25 @@ def check_ports(host: str, ports: Mapping[str, int]) -> None:
             raise ServerError(
                 f"the {purpose} port {port} on {host} cannot be used: {error.strerror}"
             ) from error
+
+
+def check_response_cache(num_bytes: int, ensembles: Mapping[str, ModelConfig]) -> None:
+    """Checks that a response cache can be had, and that every ensemble takes part in it.
+
+    Args:
+        num_bytes: its size; 0 for none.
+        ensembles: the public models by name.
+
+    Raises:
+        ServerError: it is too small, or an ensemble does not take part: Triton would say nothing.
+    """
+    if num_bytes == 0:
+        return
+    if num_bytes < MIN_CACHE_BYTES:
+        raise ServerError(
+            f"a response cache of {num_bytes:,} bytes is too small; the least is "
+            f"{MIN_CACHE_BYTES:,}"
+        )
+    for name, config in ensembles.items():
+        if not config.response_cache.enable:
+            raise ServerError(f"{name} does not take part in a cache; run `ofa export` again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import tempfile
 import time
@@ -23,8 +24,14 @@ from tritonclient.utils import (
 from ofa_server.errors import ServerError
 from ofa_server.installation import Installation, find_installation
 from ofa_server.model_configs import ModelConfig, is_ensemble, numpy_dtype, read_configs
-from ofa_server.preflight import check_libraries, check_numpy, check_ports
+from ofa_server.preflight import (
+    check_libraries,
+    check_numpy,
+    check_ports,
+    check_response_cache,
+)
 from ofa_server.shared_memory import check_shared_memory, own_regions
+from ofa_server.threads import thread_variables
 from ofa_server.triton_process import BROKEN_EXIT_TIMEOUT_S, EXIT_TIMEOUT_S, TritonProcess
 from ofa_server.warmup import read_warmup_files
 
@@ -41,6 +48,8 @@ class ServeSettings:
         grpc_port: for clients.
         http_port: for health probes and clients without gRPC.
         metrics_port: for Prometheus.
+        response_cache_bytes: memory for answers that are given again to the same request, 0 for
+            none.
         start_deadline_s: seconds until the last warm-up answer must have come back. Loading the
             largest checkpoint from a slow disk is a matter of minutes.
     """
@@ -50,6 +59,7 @@ class ServeSettings:
     grpc_port: int = 8001
     http_port: int = 8000
     metrics_port: int = 8002
+    response_cache_bytes: int = 0
     start_deadline_s: float = 600.0
 
 
@@ -66,6 +76,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metrics-port", type=int, default=ServeSettings.metrics_port, metavar="PORT"
     )
+    parser.add_argument(
+        "--response-cache-bytes",
+        type=int,
+        default=ServeSettings.response_cache_bytes,
+        metavar="N",
+        help="memory for answers that are given again, without being computed, to a request that "
+        "is the same byte for byte (default: none)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -80,6 +98,7 @@ def run(arguments: argparse.Namespace) -> None:
         grpc_port=arguments.grpc_port,
         http_port=arguments.http_port,
         metrics_port=arguments.metrics_port,
+        response_cache_bytes=arguments.response_cache_bytes,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _request_stop)
@@ -97,6 +116,7 @@ def serve(settings: ServeSettings) -> NoReturn:
     """
     configs = read_configs(settings.repository)
     ensembles = {name: config for name, config in configs.items() if is_ensemble(config)}
+    check_response_cache(settings.response_cache_bytes, ensembles)
     warmups = {
         name: _read_warmup(settings.repository / name, ensembles[name]) for name in ensembles
     }
@@ -114,7 +134,8 @@ def serve(settings: ServeSettings) -> NoReturn:
         backends = installation.prepare_backends(Path(scratch))
         print(f"starting Triton with {', '.join(configs)}", flush=True)
         command = _triton_command(installation, settings, backends, regions.prefix)
-        triton = TritonProcess(command, installation.environment(), regions.lock_fd)
+        environment = installation.environment() | thread_variables(os.environ, configs)
+        triton = TritonProcess(command, environment, regions.lock_fd)
         try:
             stubs = _wait_until_ready(triton, settings, warmups)
             addresses = ", ".join(f"{key} {settings.host}:{port}" for key, port in ports.items())
@@ -132,7 +153,7 @@ def serve(settings: ServeSettings) -> NoReturn:
 def _triton_command(
     installation: Installation, settings: ServeSettings, backends: Path, region_prefix: str
 ) -> list[str]:
-    return [
+    command = [
         str(installation.binary),
         f"--model-repository={settings.repository}",
         f"--backend-directory={backends}",
@@ -147,6 +168,12 @@ def _triton_command(
         f"--metrics-port={settings.metrics_port}",
         f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
     ]
+    if settings.response_cache_bytes:
+        command += [
+            f"--cache-directory={installation.caches}",
+            f"--cache-config=local,size={settings.response_cache_bytes}",
+        ]
+    return command
 
 
 def _wait_until_ready(

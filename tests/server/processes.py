@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,11 +50,15 @@ class ServeProcess:
     repository: Path
     log: Path
     ports: list[int] = field(default_factory=lambda: free_ports(3))
+    arguments: Sequence[str] = ()
 
     def start(self) -> None:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [OFA, "serve", "--repository", self.repository, *self.port_arguments],
+                [
+                    *(OFA, "serve", "--repository", self.repository),
+                    *(*self.port_arguments, *self.arguments),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -98,8 +102,8 @@ class ServeProcess:
 
 
 @contextmanager
-def serving(repository: Path, log: Path) -> Iterator[ServeProcess]:
-    server = ServeProcess(repository, log)
+def serving(repository: Path, log: Path, arguments: Sequence[str] = ()) -> Iterator[ServeProcess]:
+    server = ServeProcess(repository, log, arguments=arguments)
     server.start()
     try:
         server.wait_until_ready()

@@ -160,6 +160,18 @@ def test_one_port_for_two_purposes_is_refused() -> None:
 MIB = 2**20
 
 
+def test_a_response_cache_needs_room_and_ensembles_that_take_part(echo_repository: Path) -> None:
+    echo = {"echo": read_configs(echo_repository)["echo"]}
+    preflight.check_response_cache(0, echo)
+    with pytest.raises(ServerError, match=r"^echo does not take part in a cache; run `ofa export`"):
+        preflight.check_response_cache(2**20, echo)
+    echo["echo"].response_cache.enable = True
+    preflight.check_response_cache(2**20, echo)
+    for num_bytes in (-1, 1, 2**20 - 1):
+        with pytest.raises(ServerError, match=r"bytes is too small; the least is 1,048,576$"):
+            preflight.check_response_cache(num_bytes, echo)
+
+
 def test_the_need_for_shared_memory_follows_from_the_largest_requests(
     echo_repository: Path,
 ) -> None:
@@ -209,14 +221,12 @@ def test_only_regions_that_nobody_holds_are_removed(
     assert not list(tmp_path.glob(f"{regions.prefix}*"))
 
 
-def test_the_environment_gives_all_cores_to_the_generator(
+def test_the_environment_keeps_the_libraries_of_the_caller(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("LD_LIBRARY_PATH", "/somebodys/libraries")
     found: Installation = find_installation()
     environment = found.environment()
-    assert environment["OPENBLAS_NUM_THREADS"] == "1"
-    assert "OMP_NUM_THREADS" not in environment or "OMP_NUM_THREADS" in os.environ
     folders = environment["LD_LIBRARY_PATH"].split(os.pathsep)
     assert folders[-1] == "/somebodys/libraries"
     assert str(found.libraries[0]) in folders

@@ -76,11 +76,11 @@ training/node_modules: training/package-lock.json
 	@npm ci --prefix training --no-audit --no-fund && touch $@
 
 $(EXPORTED): $(SETUP) $(wildcard $(CHECKPOINT)/*.*) $(SOURCES)
-	@.venv/bin/ofa export $(CHECKPOINT) --repository $(REPOSITORY)
+	@.venv/bin/ofa export $(CHECKPOINT) --precision float32 --repository $(REPOSITORY)
 
 $(TASKS:%=$(REPOSITORY)/%/1/manifest.json): $(REPOSITORY)/%/1/manifest.json: $(CHECKPOINT)/tasks/%.json $(SETUP) \
   $(wildcard $(CHECKPOINT)/*.* $(CHECKPOINT)/tasks/*_labels.json) $(SOURCES)
-	@.venv/bin/ofa export $(CHECKPOINT) --configuration $< --repository $(REPOSITORY)
+	@.venv/bin/ofa export $(CHECKPOINT) --configuration $< --precision float32 --repository $(REPOSITORY)
 
 $(REPOSITORY)/caption_zh/1/manifest.json: $(SETUP) $(wildcard $(CHINESE)/*.*) $(SOURCES)
-	@.venv/bin/ofa export $(CHINESE) --name caption_zh --repository $(REPOSITORY)
+	@.venv/bin/ofa export $(CHINESE) --name caption_zh --precision float32 --repository $(REPOSITORY)

@@ -19,6 +19,7 @@ from ofa.options import OptionLimits
 from ofa.tasks import TASKS, Task
 from ofa.tensors import Tensors, TensorSpec
 from ofa_server.errors import ServerError
+from ofa_server.processor import default_precision
 from ofa_server.repository import (
     ENSEMBLE,
     MANIFEST,
@@ -68,9 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         choices=["float32", "bfloat16", "float16", "int8"],
-        default="float32",
         help="of weights and most of the arithmetic, see docs/precision.md; all but float32 answer "
-        "slightly otherwise than the reference (default: float32)",
+        "slightly otherwise than the reference (default: float32; for CPUs, where this machine has "
+        "AMX, bfloat16)",
     )
     parser.add_argument(
         "--device",
@@ -96,6 +97,9 @@ def run(arguments: argparse.Namespace) -> None:
     """
     # Half-written folders are removed on the way out, which the default action would skip.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if arguments.precision is None:
+        arguments.precision = default_precision(arguments.device)
+        print(f"precision: {arguments.precision} (--precision chooses another)", flush=True)
     if arguments.device == "cuda" and arguments.precision == "int8":
         raise ServerError("--precision int8 is for CPUs; --device cuda takes the other precisions")
     folder = fetch_checkpoint(arguments.checkpoint)

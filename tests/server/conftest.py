@@ -46,7 +46,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def repository(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `ofa export` makes of it."""
     folder = tmp_path_factory.mktemp("repository")
-    subprocess.run([OFA, "export", checkpoint, "--repository", folder], check=True, timeout=180)
+    subprocess.run(
+        [OFA, "export", checkpoint, "--precision", "float32", "--repository", folder],
+        check=True,
+        timeout=180,
+    )
     return folder
 
 

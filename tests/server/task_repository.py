@@ -140,6 +140,16 @@ def export_all(exports: Mapping[str, Export], repository: Path) -> None:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     for name, (checkpoint, configuration) in exports.items():
         arguments = ["--configuration", str(configuration), "--name", name]
-        status = main(["export", str(checkpoint), "--repository", str(repository), *arguments])
+        status = main(
+            [
+                "export",
+                str(checkpoint),
+                "--precision",
+                "float32",
+                "--repository",
+                str(repository),
+                *arguments,
+            ]
+        )
         assert status == 0, name
     signal.signal(signal.SIGTERM, on_sigterm)

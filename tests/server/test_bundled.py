@@ -57,7 +57,15 @@ def bundled_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServePr
         [CHINESE, "--name", "caption_zh"],
     ]
     for export in exports:
-        command = [OFA, "export", *export, "--repository", scratch / "models"]
+        command = [
+            OFA,
+            "export",
+            *export,
+            "--precision",
+            "float32",
+            "--repository",
+            scratch / "models",
+        ]
         subprocess.run(command, check=True, timeout=180)
     with serving(scratch / "models", scratch / "server.log") as server:
         yield server

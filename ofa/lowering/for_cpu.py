@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ofa.generation.beam_decoder import BeamDecoder
 from ofa.lowering.attention_by_head import AttentionByHead
+from ofa.lowering.attention_by_query import AttentionByQuery
 from ofa.lowering.half_linear import HalfLinear
 from ofa.lowering.int8_linear import Int8Linear
 from ofa.lowering.packed_conv import PackedResNet
@@ -57,6 +58,7 @@ def lower_for_cpu(generator: nn.Module, image_size: int, precision: CpuPrecision
     lowered = copy_sharing_tensors(generator)
     for module in list(lowered.modules()):
         if isinstance(module, DecoderLayer):
+            module.self_attn.product = AttentionByQuery(module.self_attn.scale)
             for path, child in list(module.named_modules()):
                 if type(child) is nn.Linear and path not in _SOURCE_LINEARS:
                     step_linear = precision.make_step_linear(child.weight, child.bias)

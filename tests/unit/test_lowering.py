@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ofa.generation import Generator, LabelScorer, TextGenerator
 from ofa.lowering import PRECISIONS, lower
 from ofa.lowering.attention_by_head import AttentionByHead
+from ofa.lowering.attention_by_query import AttentionByQuery
 from ofa.lowering.half_linear import HalfLinear
 from ofa.lowering.int8_linear import Int8Linear
 from ofa.lowering.packed_conv import PackedResNet
@@ -104,6 +105,26 @@ def test_attention_by_head_is_attention(
                     queries[row], keys[row], values[row], bias[row] if num_biases > 1 else bias
                 )
                 assert torch.equal(alone[0], actual[index])
+
+
+@pytest.mark.parametrize("length", [1, 8, 17])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_attention_by_query_is_attention(dtype: torch.dtype, length: int) -> None:
+    torch.manual_seed(0)
+    queries = torch.randn(20, 4, 1, 32).to(dtype)
+    # As the cache gives them: the filled part of something longer.
+    keys, values = (torch.randn(20, 4, 17, 32).to(dtype)[:, :, :length] for _ in range(2))
+    bias = torch.randn(1, 4, 1, length)
+    module = AttentionByQuery(0.2)
+    with torch.inference_mode():
+        expected = ScaledDotProduct(0.2)(queries.float(), keys.float(), values.float(), bias)
+        actual = module(queries, keys, values, bias)
+        assert actual.dtype == dtype
+        tolerance = 1e-6 if dtype == torch.float32 else 0.02
+        torch.testing.assert_close(actual.float(), expected, rtol=0.0, atol=tolerance)
+        for row in range(0, 20, 5):
+            part = slice(row, row + 5)
+            assert torch.equal(module(queries[part], keys[part], values[part], bias), actual[part])
 
 
 def test_a_half_layer_rounds_its_weights_only(tmp_path: Path) -> None:

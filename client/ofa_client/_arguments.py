@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from ofa_client._bulk_names import Shard
 from ofa_client._client import OFAClient
 from ofa_client._printing import Result
 
@@ -108,7 +109,47 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _add_pictures(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("image", nargs="+", metavar="PICTURE", help="file of a picture")
+    verb.add_argument(
+        "image",
+        nargs="+",
+        metavar="PICTURE",
+        help="file of a picture; with --out also a folder, a pattern in quotes, @FILE with a name "
+        "a line, or - for such a list on standard input",
+    )
+    many = verb.add_argument_group("many pictures")
+    many.add_argument(
+        "--out",
+        type=Path,
+        dest="journal",
+        metavar="FILE",
+        help="JSON Lines to write, one a picture; pictures that have an answer there are left out",
+    )
+    many.add_argument(
+        "--concurrency",
+        type=_at_least_one,
+        metavar="N",
+        help="requests under way at a time (default: 8)",
+    )
+    many.add_argument(
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        help="only the Ith of N parts, into which names fall whatever the order of the list",
+    )
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, not {number}")
+    return number
+
+
+def _shard(text: str) -> Shard:
+    try:
+        return Shard.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _add_picture(verb: argparse.ArgumentParser) -> None:

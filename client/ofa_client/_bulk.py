@@ -11,16 +11,23 @@ from typing import NamedTuple, TypeAlias
 
 from ofa_client._bulk_journal import Journal
 from ofa_client._bulk_names import Shard, name_digest, picture_names
-from ofa_client._errors import ModelNotReadyError, OFAClientError, UnavailableError
-from ofa_client._images import to_image_bytes
+from ofa_client._errors import (
+    AuthenticationError,
+    ModelNotReadyError,
+    OFAClientError,
+    UnavailableError,
+)
+from ofa_client._fetch import Fetch, UrlPolicy, is_url
+from ofa_client._images import MAX_IMAGE_BYTES, to_image_bytes
 from ofa_client._many import ask_many
 from ofa_client._printing import Result, to_json
+from ofa_client._stopping import stopped_by
 
 Ask: TypeAlias = Callable[[bytes], Result]
 """Asks the server about an encoded picture; called by several threads at a time."""
 
 # What every other picture would meet too.
-_ENDS_THE_RUN = (UnavailableError, ModelNotReadyError)
+_ENDS_THE_RUN = (AuthenticationError, ModelNotReadyError, UnavailableError)
 
 
 @dataclass
@@ -74,6 +81,7 @@ def ask_all(names: Iterable[str], journal: Journal, ask: Ask, concurrency: int) 
     Raises:
         UnavailableError: nobody answers at the address. Pictures that were under way have no line.
         ModelNotReadyError: the server has no such model; likewise.
+        AuthenticationError: the server refuses the credentials; likewise.
         JournalError: the journal's file cannot be written.
     """
     counts = Counts()
@@ -90,6 +98,15 @@ def ask_all(names: Iterable[str], journal: Journal, ask: Ask, concurrency: int) 
             counts.answered += 1
             asker.forget(outcome.sha256)
         yield counts
+
+
+def _read(name: str) -> bytes:
+    if not is_url(name):
+        return to_image_bytes(name)
+    policy = UrlPolicy()
+    fetch = Fetch(name, policy, max_bytes=MAX_IMAGE_BYTES, timeout=policy.timeout)
+    with stopped_by(fetch.cancel):
+        return fetch.run()
 
 
 class _Content(NamedTuple):
@@ -115,7 +132,7 @@ class _Asker:
         self._asked: dict[bytes, Future[Result]] = {}
 
     def __call__(self, name: str) -> _Content:
-        image_bytes = to_image_bytes(name)
+        image_bytes = _read(name)
         sha256 = hashlib.sha256(image_bytes).digest()
         with self._lock:
             if self._journal.has_content(sha256):

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ofa_client._fetch import is_url
+
 #: Endings of the formats that the server decodes, in lower case.
 PICTURE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 STDIN = "-"
@@ -38,7 +40,7 @@ def picture_names(sources: Iterable[str]) -> Iterator[str]:
         elif source.startswith(_LIST_MARK):
             with Path(source.removeprefix(_LIST_MARK)).open("rb") as file:
                 yield from _lines(file)
-        elif source.startswith(("http://", "https://")) or Path(source).is_file():
+        elif is_url(source) or Path(source).is_file():
             yield source
         elif Path(source).is_dir():
             yield from _pictures_below(source)

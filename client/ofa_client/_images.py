@@ -11,7 +11,7 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeGuard, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,8 @@ ImageInput: TypeAlias = (
 """A path, a URL (http or https), encoded bytes, a file open for reading bytes, a PIL picture, or a
 numpy array: uint8 [H, W] (grey), [H, W, 3] (RGB) or [H, W, 4] (RGB and an alpha channel, which is
 dropped)."""
+
+ImageT = TypeVar("ImageT", bound=ImageInput)
 
 
 def to_image_bytes(image: ImageInput) -> bytes:

@@ -16,6 +16,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, TypeAlias, TypeVar
 
 from ofa_client._errors import OFAClientError
+from ofa_client._stopping import Stop
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -26,6 +27,12 @@ Outcome: TypeAlias = "tuple[Item, Result | OFAClientError]"
 _READ_AHEAD = 2
 
 
+def check_concurrency(concurrency: int) -> None:
+    """Raise a ValueError if it is not a whole number from 1."""
+    if not isinstance(concurrency, int) or concurrency < 1:
+        raise ValueError(f"concurrency must be a whole number from 1, not {concurrency!r}")
+
+
 def ask_many(
     ask: Callable[[Item], Result], items: Iterable[Item], *, concurrency: int, ordered: bool
 ) -> Iterator[Outcome[Item, Result]]:
@@ -33,6 +40,7 @@ def ask_many(
 
     At most `2 * concurrency` items have been read and not yet yielded. `items` is read in the
     caller's thread while that waits for an outcome, one for each outcome once it is that far ahead.
+    When the iterator is closed, requests under way are cancelled.
 
     Args:
         ask: what a thread does with one item; an `OFAClientError` becomes the item's outcome, any
@@ -41,7 +49,8 @@ def ask_many(
         concurrency: threads.
         ordered: in the order of the items; otherwise as they are answered.
     """
-    threads = ThreadPoolExecutor(concurrency)
+    threads = ThreadPoolExecutor(concurrency, thread_name_prefix="ofa-client")
+    stop = Stop()
     running: list[Future[Outcome[Item, Result]]] = []
 
     def take(*, must_wait: bool) -> Iterator[Outcome[Item, Result]]:
@@ -56,12 +65,14 @@ def ask_many(
         for item in items:
             # A trace that the caller has begun goes on in the thread.
             context = contextvars.copy_context()
+            context.run(stop.join)
             running.append(threads.submit(context.run, _outcome, ask, item))
             yield from take(must_wait=len(running) == _READ_AHEAD * concurrency)
         while running:
             yield from take(must_wait=True)
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
+        stop.set()
 
 
 def _outcome(ask: Callable[[Item], Result], item: Item) -> Outcome[Item, Result]:

@@ -35,7 +35,7 @@ class Journal:
       that in the end every picture has exactly one line.
 
     In memory are 16 bytes a name, and 16 bytes and the place of a line a content: with what Python
-    needs to hold them, some 240 bytes a picture.
+    needs to hold them, some 220 bytes a picture.
 
     Args:
         path: of the file, made if there is none. Failures and the half line that a killed run has

@@ -77,6 +77,8 @@ def _read_path(path: Path) -> bytes:
             return _read_file(file)
     except OSError as error:
         raise InvalidImageError(f"image {str(path)!r} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # a name with a zero byte
+        raise InvalidImageError(f"image {str(path)!r} cannot be read: {error}") from error
 
 
 def _read_file(file: BinaryFile) -> bytes:

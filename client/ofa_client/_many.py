@@ -27,10 +27,10 @@ Outcome: TypeAlias = "tuple[Item, Result | OFAClientError]"
 _READ_AHEAD = 2
 
 
-def check_concurrency(concurrency: int) -> None:
+def check_concurrency(concurrency: int, name: str = "concurrency") -> None:
     """Raise a ValueError if it is not a whole number from 1."""
     if not isinstance(concurrency, int) or concurrency < 1:
-        raise ValueError(f"concurrency must be a whole number from 1, not {concurrency!r}")
+        raise ValueError(f"{name} must be a whole number from 1, not {concurrency!r}")
 
 
 def ask_many(

@@ -136,7 +136,7 @@ class Pipeline:
         if not isinstance(input, list):
             return self._answer(input)
         concurrency = 1 if batch_size is None else batch_size
-        check_concurrency(concurrency)
+        check_concurrency(concurrency, "batch_size")
         results = []
         for _, result in ask_many(self._answer, input, concurrency=concurrency, ordered=True):
             if isinstance(result, OFAClientError):

@@ -1,7 +1,9 @@
 """`ofa-client caption … --out FILE`: what a run writes, leaves out, and goes on from."""
 
 import hashlib
+import io
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -358,3 +360,48 @@ def test_ctrl_c_leaves_whole_lines_and_exits_with_130(
     assert len(by_image(folder / "out.jsonl")) == 5
     assert main(command) == 0
     assert len(by_image(folder / "out.jsonl")) == 40
+
+
+@pytest.fixture
+def on_a_terminal(
+    folder: Path, scripted_triton: ScriptedTriton, monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
+    """Four pictures of which one has an answer, and the command that asks about them."""
+    content_as_caption(scripted_triton)
+    write_pictures(folder, a="1", b="2", c="3", d="broken")
+    command = ["caption", "--out", "out.jsonl", "--server", scripted_triton.address]
+    assert main([*command, "a.jpg"]) == 0
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    return command
+
+
+def test_a_terminal_shows_progress(
+    on_a_terminal: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*on_a_terminal, "*.jpg"]) == 0
+    last = capsys.readouterr().err.split("\r")[-1]
+    assert "| 3/3 [" in last
+    assert "pictures/s" in last
+    assert "failed=0" in last
+
+
+def test_a_list_on_standard_input_has_no_end_to_foresee(
+    on_a_terminal: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a.jpg\nb.jpg\nc.jpg\n")))
+    assert main([*on_a_terminal, "-"]) == 0
+    assert "2 pictures [" in capsys.readouterr().err
+    assert list(by_image(Path("out.jsonl"))) == ["a.jpg", "b.jpg", "c.jpg"]
+
+
+def test_without_tqdm_there_is_no_bar(
+    on_a_terminal: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    capsys.readouterr()
+    assert main([*on_a_terminal, "*.jpg"]) == 0
+    assert capsys.readouterr().err == "out.jsonl: 3 answered; 0 failed\n"

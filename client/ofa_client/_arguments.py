@@ -18,13 +18,15 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command.
 
     What it parses has, beside the options that all verbs share, the verb's inputs by their names
-    in `INPUTS`, `method` (the method of `OFAClient` to call with them) and `options` (the names of
-    the other arguments that the method takes).
+    in `INPUTS`, `method` (the method of `OFAClient` to call with them), `options` (the names of
+    the other arguments that the method takes), and what says how many pictures are gone through:
+    `journal` (the file to keep answers in), `concurrency` and `shard`.
     """
     parser = argparse.ArgumentParser(
         prog="ofa-client", description="Ask OFA models on Triton about pictures and texts."
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
+    parser.set_defaults(journal=None, concurrency=None, shard=None)  # of verbs without them
 
     def add_verb(
         method: Callable[..., Result], model: str, options: list[str], description: str
@@ -161,7 +163,8 @@ def _add_shared_options(verb: argparse.ArgumentParser, model: str, count: str) -
         "--server",
         default="localhost:8001",
         metavar="HOST:PORT",
-        help="gRPC port of the server (default: %(default)s)",
+        help="gRPC port of the server, or of several with commas between them, which take turns "
+        "(default: %(default)s)",
     )
     verb.add_argument("--model", metavar="NAME", help=f"name of the ensemble (default: {model})")
     verb.add_argument(

@@ -38,19 +38,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     # A file's name need not be valid text in the terminal's encoding.
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    is_bulk = getattr(arguments, "journal", None) is not None
-    if not is_bulk and (
-        getattr(arguments, "concurrency", None) or getattr(arguments, "shard", None)
-    ):
+    if arguments.journal is None and (arguments.concurrency or arguments.shard):
         parser.error("--concurrency and --shard are for many pictures: they need --out")
     try:
-        client = OFAClient(arguments.server, model=arguments.model, timeout=arguments.timeout)
+        client = OFAClient(
+            arguments.server.split(","), model=arguments.model, timeout=arguments.timeout
+        )
     except ValueError as error:
         parser.error(str(error))
     num_failed = 0
     try:
         with client:
-            if is_bulk:
+            if arguments.journal is not None:
                 return _ask_into_file(client, arguments)
             for inputs in _requests(arguments):
                 num_failed += not _ask(client, inputs, arguments)

@@ -65,7 +65,7 @@ def ask_many(
         for item in items:
             # A trace that the caller has begun goes on in the thread.
             context = contextvars.copy_context()
-            context.run(stop.join)
+            context.run(stop.enter)
             running.append(threads.submit(context.run, _outcome, ask, item))
             yield from take(must_wait=len(running) == _READ_AHEAD * concurrency)
         while running:

@@ -22,7 +22,7 @@ class Stop:
         self._is_set = False
         self._cancels: set[Callable[[], object]] = set()
 
-    def join(self) -> None:
+    def enter(self) -> None:
         """Let what the current context does be ended."""
         _current.set(self)
 

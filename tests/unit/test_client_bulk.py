@@ -171,6 +171,27 @@ def test_a_run_killed_at_any_byte_and_resumed_has_the_lines_of_a_whole_one(
         assert sorted(out.read_bytes().splitlines()) == sorted(whole.splitlines()), num_bytes
 
 
+@pytest.mark.parametrize("part", [1, 2, 3, 5, 8])
+def test_a_run_of_several_threads_resumed_has_one_line_a_picture(folder: Path, part: int) -> None:
+    contents = ["apple", "pear", "broken", "apple", "apple", "fig", "broken", "pear"] * 4
+    names = write_pictures(folder, **{f"p{n:02}": text for n, text in enumerate(contents)})
+    out = folder / "out.jsonl"
+    run(names, out, concurrency=4)
+    out.write_bytes(out.read_bytes()[: out.stat().st_size * part // 9])
+    run(names, out, concurrency=4)
+    found = by_image(out)
+    first_of_content = dict[str, str]()
+    assert found.keys() == set(names)
+    for name, entry in found.items():
+        content = Path(name).read_text()
+        if content == "broken":
+            assert entry["error"]["message"] == "image is broken"
+        else:
+            assert entry["captions"][0]["text"] == content
+            assert entry.get("duplicate_of") == first_of_content.get(content)
+            first_of_content.setdefault(content, name)
+
+
 def test_a_failure_is_tried_again_and_its_line_replaced(folder: Path) -> None:
     names = write_pictures(folder, a="apple", b="pear", c="cherry")
     out = folder / "out.jsonl"

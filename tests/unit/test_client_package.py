@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 USER_CODE = """\
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from ofa_client import Box, Caption, Label, OFAClient, OFAClientError
+from ofa_client import AsyncOFAClient, Box, Caption, Label, OFAClient, OFAClientError
+from ofa_client.modelscope import OutputKeys, Tasks, pipeline
 
 
 def best(client: OFAClient, path: Path) -> str:
@@ -35,6 +37,16 @@ with OFAClient("localhost:8001") as client, open("apple.jpg", "rb") as file:
     labels: tuple[Label, ...] = client.entail("apple.jpg", "an apple", model="mine").labels
     client.generate("a prompt", Path("apple.jpg"), allow_special_tokens=True)
     png: bytes = client.draw("an apple", seed=3).png
+    for path, many in client.caption_many([Path("apple.jpg")], 4, num_captions=2):
+        failed: str = f"{path.name} {many.code}" if isinstance(many, OFAClientError) else many.text
+found = pipeline(Tasks.visual_grounding, server="localhost:8001")(("apple.jpg", "the apple"))
+boxes: list[list[float]] = found[OutputKeys.BOXES]
+
+
+async def stream(client: AsyncOFAClient, pictures: AsyncIterator[bytes]) -> None:
+    async for picture, result in client.caption_many(pictures, ordered=False):
+        if not isinstance(result, OFAClientError):
+            print(len(picture), result.text)
 """
 
 

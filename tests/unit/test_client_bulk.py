@@ -149,29 +149,37 @@ def test_a_failure_is_no_answer_for_a_duplicate(folder: Path) -> None:
     assert "duplicate_of" not in answered
 
 
-CONTENTS = st.lists(
-    st.sampled_from(["apple", "pear", "broken", "broken too", "猫"]), min_size=1, max_size=4
-)
-
-
-@hypothesis.given(contents=CONTENTS)
-@hypothesis.example(contents=["apple", "broken", "apple", "猫"])
-@hypothesis.settings(
-    max_examples=3, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
-)
-def test_a_run_killed_at_any_byte_and_resumed_has_the_lines_of_a_whole_one(
-    contents: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch
+def check_resumed(
+    contents: list[str], folder: Path, cuts: Callable[[bytes], Iterable[int]]
 ) -> None:
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # a disk takes long over that
+    """A run that was killed when it had written so many bytes, and goes on, is as a whole one."""
     names = write_pictures(folder, **{f"p{n}": text for n, text in enumerate(contents)})
     out = folder / "out.jsonl"
     out.unlink(missing_ok=True)
     run(names, out)
     whole = out.read_bytes()
-    for num_bytes in range(len(whole) + 1):
+    for num_bytes in cuts(whole):
         out.write_bytes(whole[:num_bytes])
         run(names, out)
         assert sorted(out.read_bytes().splitlines()) == sorted(whole.splitlines()), num_bytes
+
+
+def test_a_run_killed_at_any_byte_and_resumed_has_the_lines_of_a_whole_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # a disk takes long over that
+    check_resumed(["apple", "broken", "apple", "猫"], folder, lambda whole: range(len(whole) + 1))
+
+
+@hypothesis.given(
+    contents=st.lists(st.sampled_from(["apple", "pear", "broken", "broken too", "猫"]), min_size=1),
+    part=st.floats(0, 1),
+)
+@hypothesis.settings(suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+def test_any_run_killed_anywhere_and_resumed_has_the_lines_of_a_whole_one(
+    contents: list[str], part: float, folder: Path
+) -> None:
+    check_resumed(contents, folder, lambda whole: [int(part * len(whole))])
 
 
 @pytest.mark.parametrize("part", [1, 2, 3, 5, 8])

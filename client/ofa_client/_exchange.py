@@ -167,7 +167,7 @@ class Exchange:
         """Return the server whose turn it is, after a look at what the names stand for now."""
         routes = self._routes
         if routes.names is not None:
-            running = routes.names.look_up(routes.clock(), urgent=bool(self._tried))
+            running = routes.names.look_up(routes.clock(), urgent=bool(self._call.attempts))
             if running is not None and not len(routes.servers):
                 yield LookUp(running, self._call.deadline - routes.clock())
         now = routes.clock()

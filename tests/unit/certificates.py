@@ -20,7 +20,7 @@ class Certificate:
 class Authority:
     def __init__(self) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tests")])
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"tests {id(self)}")])
         constraints = x509.BasicConstraints(ca=True, path_length=None)
         self.root = self._sign(self._name, self._key.public_key(), constraints)
 

@@ -21,10 +21,13 @@ from ofa_client._errors import OFAClientError
 from ofa_client._painting import paint_boxes
 from ofa_client._printing import Result, to_json, to_lines
 from ofa_client._results import DrawingResult, GroundingResult
+from ofa_client._retry import RetryPolicy
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+# A long run waits out a busy server and one that is started again: half a minute, more or less.
+_PATIENCE = RetryPolicy(max_attempts=20)
 # Requests under way at a time, where many pictures are asked about.
 _CONCURRENCY = 8
 # Characters of a text that stand above its answer; a picture's name is never cut.
@@ -42,7 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--concurrency and --shard are for many pictures: they need --out")
     try:
         client = OFAClient(
-            arguments.server.split(","), model=arguments.model, timeout=arguments.timeout
+            arguments.server.split(","),
+            model=arguments.model,
+            timeout=arguments.timeout,
+            retry=RetryPolicy() if arguments.journal is None else _PATIENCE,
         )
     except ValueError as error:
         parser.error(str(error))

@@ -1,5 +1,6 @@
 """`ofa-client caption … --out FILE`: what a run writes, leaves out, and goes on from."""
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -15,11 +16,11 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from ofa_client import Caption, CaptioningResult, InvalidImageError
+from ofa_client import Caption, CaptioningResult, InvalidImageError, _cli
 from ofa_client._bulk import ask_all, unanswered
 from ofa_client._bulk_journal import Journal, JournalError
 from ofa_client._cli import main
-from tests.unit.scripted_triton import ScriptedTriton, captions_answer
+from tests.unit.scripted_triton import ScriptedTriton, Tensors, captions_answer
 
 DEADLINE_S = 30
 
@@ -440,3 +441,21 @@ def test_without_tqdm_there_is_no_bar(
     monkeypatch.setitem(sys.modules, "tqdm", None)
     assert run_on_a_terminal(["*.jpg"], scripted_triton, monkeypatch) == 0
     assert capsys.readouterr().err == "out.jsonl: 2 answered; 0 failed\n"
+
+
+def test_a_run_waits_for_a_busy_server(
+    folder: Path, scripted_triton: ScriptedTriton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    impatient = dataclasses.replace(_cli._PATIENCE, max_backoff=0.0)
+    monkeypatch.setattr(_cli, "_PATIENCE", impatient)
+
+    def busy_at_first(request: Tensors, context: grpc.ServicerContext) -> Tensors:
+        if len(scripted_triton.requests) < 7:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "Exceeds maximum queue size")
+        return captions_answer(["found"], [-0.5], [[-0.5]])
+
+    scripted_triton.answer = busy_at_first
+    write_pictures(folder, a="apple")
+    command = ["caption", "a.jpg", "--out", "out.jsonl", "--server", scripted_triton.address]
+    assert main(command) == 0
+    assert len(scripted_triton.requests) == 7

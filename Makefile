@@ -1,6 +1,6 @@
 # Every verb first brings .venv up to date; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint parity parity-all oracle ops-tools train bench load clean
+.PHONY: help setup demo serve test test-client lint parity parity-all oracle ops-tools train bench load clean
 
 SETUP      := .venv/.setup-stamp
 ORACLE     := .venv-oracle/.setup-stamp
@@ -28,6 +28,9 @@ serve: $(ALL_TASKS) ## serve the bundled checkpoints' tasks on ports 8000 to 800
 
 test: $(SETUP) $(OPS_TOOLS) ## unit, contract, reference and server tests
 	@.venv/bin/pytest -m "not parity"
+
+test-client: ## the client with every combination of Python, tritonclient, protobuf and numpy it promises
+	@scripts/client_versions.sh
 
 lint: $(SETUP) ## ruff and mypy
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy

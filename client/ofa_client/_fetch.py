@@ -237,6 +237,7 @@ def _shown(url: str) -> str:
     """Return the URL without what may be secret in it: user name, password and query."""
     try:
         parts = urlsplit(url)
-        return f"image {parts.scheme}://{parts.hostname}{parts.path}"[:200]
+        host = parts.netloc.rpartition("@")[2]
+        return f"image {parts.scheme}://{host}{parts.path}"[:200]
     except ValueError:
         return "image"

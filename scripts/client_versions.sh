@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 [ $# -gt 0 ] || set -- python3.10 python3.11 python3.12 python3.13
-tests=(tests/unit/test_client_{async,calls,exchange,faults,fetch,images,names,painting,security,verbs}.py)
+tests=(tests/unit/test_client_{async,bulk,bulk_names,calls,caption_many,exchange,faults,fetch,images,many,names,painting,security,verbs}.py)
 # The oldest that work together, the oldest tritonclient with what it picks, and the newest with
 # both numpys. numpy 1 has no wheel for Python 3.13, nor has grpcio 1.67.0's time numpy 2.
 combinations=(
@@ -31,7 +31,7 @@ for python in "$@"; do
     "$python" -m venv "$scratch/venv"
     read -ra packages <<<"$combination"
     if ! "$scratch/venv/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: \
-      "${packages[@]}" "$scratch/source[pillow]" cryptography opentelemetry-api pytest \
+      "${packages[@]}" "$scratch/source[pillow,progress]" cryptography hypothesis opentelemetry-api pytest \
       >"$scratch/log" 2>&1; then
       echo "$name: does not exist: $(grep ERROR "$scratch/log" | head -1)"
     elif PYTHONPATH=client "$scratch/venv/bin/python" -m pytest -q -p no:cacheprovider \

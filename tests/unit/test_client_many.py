@@ -143,15 +143,16 @@ def test_no_more_than_concurrency_are_asked_about_at_a_time() -> None:
     outcomes(ask, range(20), concurrency=4)
     assert highest == 4
 
-    tasks_together = asyncio.Barrier(4)
+    four_there = [asyncio.Event() for _ in range(5)]
 
     async def ask_async(item: int) -> int:
         nonlocal running, highest
         running += 1
         highest = max(highest, running)
-        await tasks_together.wait()
+        if running == 4:
+            four_there[item // 4].set()
+        await four_there[item // 4].wait()
         running -= 1
-        await tasks_together.wait()
         return item
 
     running = highest = 0

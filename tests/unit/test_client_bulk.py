@@ -176,7 +176,9 @@ def test_a_run_killed_at_any_byte_and_resumed_has_the_lines_of_a_whole_one(
     contents=st.lists(st.sampled_from(["apple", "pear", "broken", "broken too", "猫"]), min_size=1),
     part=st.floats(0, 1),
 )
-@hypothesis.settings(suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+@hypothesis.settings(
+    deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
 def test_any_run_killed_anywhere_and_resumed_has_the_lines_of_a_whole_one(
     contents: list[str], part: float, folder: Path
 ) -> None:

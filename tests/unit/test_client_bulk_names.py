@@ -56,6 +56,7 @@ def test_anything_else_is_the_name_of_a_picture(folder: Path) -> None:
 @hypothesis.given(
     names=st.lists(st.text(), unique=True), count=st.integers(1, 5), more=st.lists(st.text())
 )
+@hypothesis.settings(deadline=None)
 def test_shards_share_out_a_list_that_may_grow(
     names: list[str], count: int, more: list[str]
 ) -> None:

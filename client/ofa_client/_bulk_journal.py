@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -11,6 +12,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ofa_client._bulk_names import name_digest
+
+try:
+    import fcntl
+except ImportError:  # on Windows nobody looks whether two runs write to one file
+    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -43,8 +49,8 @@ class Journal:
         results: name of the list in an answer.
 
     Raises:
-        JournalError: the file cannot be read or written, or holds something else than such answers;
-            it is then left as it is.
+        JournalError: the file cannot be read or written, another run is writing it, or it holds
+            something else than such answers; it is then left as it is.
     """
 
     def __init__(self, path: Path, results: str) -> None:
@@ -54,11 +60,15 @@ class Journal:
         self._places: dict[bytes, int] = {}
         self._size = 0
         try:
-            path.touch()
-            self._load(path.resolve())
-            # Unbuffered: a line is in the file before the next picture is looked at.
-            self._file = path.open("ab", buffering=0)
-            self._reader = path.open("rb")
+            self._file = _open_alone(path)
+            try:
+                if self._load(path.resolve()):
+                    self._file.close()
+                    self._file = _open_alone(path)
+                self._reader = path.open("rb")
+            except BaseException:
+                self._file.close()
+                raise
         except OSError as error:
             raise JournalError(f"{path} cannot be read and written ({error.strerror})") from error
 
@@ -121,8 +131,12 @@ class Journal:
             raise JournalError(f"{self._path} cannot be written ({error.strerror})") from error
         self._size += len(line)
 
-    def _load(self, path: Path) -> None:
-        """Read the lines that are there, and take failures and half a line away."""
+    def _load(self, path: Path) -> bool:
+        """Read the lines that are there, and take failures and half a line away.
+
+        Returns:
+            Whether there is another file under the name now.
+        """
         num_failures = 0
         for line, entry in self._entries(path):
             if "error" in entry:
@@ -136,6 +150,7 @@ class Journal:
             self._copy_answers(path)
         elif path.stat().st_size > self._size:
             os.truncate(path, self._size)
+        return num_failures > 0
 
     def _copy_answers(self, path: Path) -> None:
         # The file is whole at every moment: a run that is killed here has changed nothing.
@@ -179,6 +194,25 @@ class Journal:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _open_alone(path: Path) -> io.FileIO:
+    """Open the file for appending, and refuse if another run has it open.
+
+    It is unbuffered: a line is in the file before the next picture is looked at.
+    """
+    while True:
+        file = path.open("ab", buffering=0)
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Between the two, another run may have put another file in its place.
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except BlockingIOError as error:
+            file.close()
+            raise JournalError(f"another run is writing {path}") from error
+        file.close()
 
 
 def _parse(line: bytes) -> dict[str, Any]:

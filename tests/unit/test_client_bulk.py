@@ -255,6 +255,19 @@ def test_a_file_of_something_else_is_refused_and_left_alone(folder: Path, text: 
     assert out.read_text() == text
 
 
+def test_two_runs_do_not_write_one_file(folder: Path) -> None:
+    out = folder / "out.jsonl"
+    run(["missing.jpg"], out)
+    failure = out.read_bytes()
+    with Journal(out, "captions"):
+        assert out.read_bytes() == b""
+        out.write_bytes(failure)
+        with pytest.raises(JournalError, match=r"another run is writing .*out\.jsonl"):
+            Journal(out, "captions")
+        assert out.read_bytes() == failure
+    Journal(out, "captions").close()
+
+
 def test_a_file_that_cannot_be_written_is_an_error(folder: Path) -> None:
     with pytest.raises(JournalError, match="cannot be read and written"):
         Journal(folder, "captions")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
@@ -69,7 +70,7 @@ class AsyncOFAClient:
         token: Token | None = None,
         metadata: Mapping[str, str] | None = None,
         urls: UrlPolicy | None = UrlPolicy(),  # noqa: B008 - it is immutable
-        keep_alive: float | None = 30.0,
+        keep_alive: float | None = 330.0,
         on_attempt: Callable[[Attempt], None] | None = None,
     ) -> None:
         self._core = Core(
@@ -87,7 +88,7 @@ class AsyncOFAClient:
         self._channels: dict[Server, tuple[Any, Any]] = {}
         self._running: set[Any] = set()
         self._readers = ThreadPoolExecutor(_MAX_READERS, thread_name_prefix="ofa-client")
-        self._closed = False
+        self._closed = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"AsyncOFAClient{self._core!r}"
@@ -293,7 +294,7 @@ class AsyncOFAClient:
 
     async def close(self) -> None:
         """Close the connections; calls still running in other tasks are cancelled."""
-        self._closed = True
+        self._closed.set()
         self._readers.shutdown(wait=False, cancel_futures=True)
         for call in list(self._running):
             call.cancel()
@@ -340,7 +341,9 @@ class AsyncOFAClient:
             case Read():
                 return await self._read(step)
             case Wait():
-                await asyncio.sleep(step.seconds)
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._closed.wait(), step.seconds)
+                self._check_open()
             case LookUp():
                 await asyncio.wait([asyncio.wrap_future(step.ended)], timeout=step.seconds)
             case Close():
@@ -376,7 +379,7 @@ class AsyncOFAClient:
             raise
 
     def _check_open(self) -> None:
-        if self._closed:
+        if self._closed.is_set():
             raise CallCancelledError("the client was closed")
 
     def _tell_closing_from_cancelling(self) -> None:

@@ -174,7 +174,7 @@ class Exchange:
         # gRPC takes a deadline that is only just over for one that is still to come.
         if now >= self._call.deadline:
             raise DeadlineExceededError(
-                f"{routes.text} was not asked: the {self._call.timeout:g} s were over before"
+                f"{routes.text} did not answer within {self._call.timeout:g} s"
             )
         return routes.servers.borrow(now, self._tried)
 

@@ -7,21 +7,36 @@ from pathlib import Path
 import pytest
 
 USER_CODE = """\
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from ofa_client import AsyncOFAClient, Box, Caption, Label, OFAClient, OFAClientError
+from ofa_client import (
+    TLS,
+    AsyncOFAClient,
+    Attempt,
+    Box,
+    Caption,
+    Label,
+    OFAClient,
+    OFAClientError,
+    OverloadedError,
+    RetryPolicy,
+    UrlPolicy,
+)
 from ofa_client.modelscope import OutputKeys, Tasks, pipeline
 
 
 def best(client: OFAClient, path: Path) -> str:
     try:
         result = client.caption(path, num_captions=3, timeout=2.5)
+    except OverloadedError as error:
+        return f"again in {error.retry_after + 1}"
     except OFAClientError as error:
-        return error.code
+        return error.code + error.request_id + error.attempts[-1].server
     captions: tuple[Caption, ...] = result.captions
     log_probs: tuple[float, ...] = captions[0].token_log_probs
     return f"{result.text} {captions[0].score + sum(log_probs)}"
@@ -39,6 +54,7 @@ with OFAClient("localhost:8001") as client, open("apple.jpg", "rb") as file:
     png: bytes = client.draw("an apple", seed=3).png
     for path, many in client.caption_many([Path("apple.jpg")], 4, num_captions=2):
         failed: str = f"{path.name} {many.code}" if isinstance(many, OFAClientError) else many.text
+    version: str = client.caption("https://example.com/apple.jpg").call.model_version
 found = pipeline(Tasks.visual_grounding, server="localhost:8001")(("apple.jpg", "the apple"))
 boxes: list[list[float]] = found[OutputKeys.BOXES]
 
@@ -47,6 +63,24 @@ async def stream(client: AsyncOFAClient, pictures: AsyncIterator[bytes]) -> None
     async for picture, result in client.caption_many(pictures, ordered=False):
         if not isinstance(result, OFAClientError):
             print(len(picture), result.text)
+
+
+def count(attempt: Attempt) -> None:
+    print(attempt.seconds + (attempt.retry_in or 0.0))
+
+
+async def best_of(paths: list[Path]) -> list[str]:
+    async with AsyncOFAClient(
+        ["a:8001", "b:8001"],
+        retry=RetryPolicy(max_attempts=3),
+        tls=TLS(root_certificates="ca.pem"),
+        token=lambda: "token",
+        metadata={"x-team": "vision"},
+        urls=UrlPolicy(timeout=3),
+        on_attempt=count,
+    ) as client:
+        results = await asyncio.gather(*(client.caption(path, beam_size=3) for path in paths))
+        return [result.text for result in results]
 """
 
 

@@ -135,6 +135,12 @@ def test_a_token_does_not_travel_in_the_clear() -> None:
     assert SECRET not in str(caught.value)
 
 
+def test_a_token_of_two_lines_is_refused() -> None:
+    with pytest.raises(ValueError, match="'authorization' must be printable ASCII") as caught:
+        OFAClient(token=f"{SECRET}\n", tls=TLS())
+    assert SECRET not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "metadata", [{"a b": "x"}, {"": "x"}, {"é": "x"}, {"name": f"{SECRET}\n"}, {"name": 3}], ids=str
 )

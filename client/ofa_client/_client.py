@@ -401,7 +401,9 @@ class OFAClient:
             with stopped_by(call.cancel):
                 return Reply(call.result())
         except grpc.FutureCancelledError as error:
-            raise CallCancelledError("nobody waits for the answer any more") from error
+            is_closed = self._closed.is_set()
+            reason = "the client was closed" if is_closed else "nobody takes the answer any more"
+            raise CallCancelledError(reason) from error
         except (grpc.RpcError, ValueError) as error:
             if self._closed.is_set():
                 raise CallCancelledError("the client was closed") from error

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 [ $# -gt 0 ] || set -- python3.10 python3.11 python3.12 python3.13
-tests=(tests/unit/test_client_{async,calls,exchange,faults,fetch,images,names,painting,security,verbs}.py)
+tests=(tests/unit/test_client_{async,bulk,bulk_names,calls,caption_many,exchange,faults,fetch,images,many,names,painting,security,verbs}.py)
 # The oldest tritonclient with the oldest that work with it and with what it picks by itself; the
 # newest with the oldest that work with it and with either numpy. Python 3.13 has no numpy 1, and
 # says of protobuf 4 that a later Python will not have it, as 3.12 does.
@@ -32,7 +32,7 @@ for python in "$@"; do
     "$python" -m venv "$scratch/venv"
     read -ra packages <<<"$combination"
     if ! "$scratch/venv/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: \
-      "${packages[@]}" "$scratch/source[pillow]" cryptography opentelemetry-api pytest \
+      "${packages[@]}" "$scratch/source[pillow,progress]" cryptography hypothesis opentelemetry-api pytest \
       >"$scratch/log" 2>&1; then
       echo "$name: does not exist: $(grep ERROR "$scratch/log" | head -1)"
     elif PYTHONPATH=client "$scratch/venv/bin/python" -m pytest -q -p no:cacheprovider \

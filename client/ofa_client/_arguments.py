@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from ofa_client._bulk_names import Shard
 from ofa_client._client import OFAClient
 from ofa_client._printing import Result
 
@@ -17,13 +18,15 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command.
 
     What it parses has, beside the options that all verbs share, the verb's inputs by their names
-    in `INPUTS`, `method` (the method of `OFAClient` to call with them) and `options` (the names of
-    the other arguments that the method takes).
+    in `INPUTS`, `method` (the method of `OFAClient` to call with them), `options` (the names of
+    the other arguments that the method takes), and what says how many pictures are gone through:
+    `journal` (the file to keep answers in), `concurrency` and `shard`.
     """
     parser = argparse.ArgumentParser(
         prog="ofa-client", description="Ask OFA models on Triton about pictures and texts."
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
+    parser.set_defaults(journal=None, concurrency=None, shard=None)  # of verbs without them
 
     def add_verb(
         method: Callable[..., Result], model: str, options: list[str], description: str
@@ -108,7 +111,47 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _add_pictures(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("image", nargs="+", metavar="PICTURE", help="file of a picture")
+    verb.add_argument(
+        "image",
+        nargs="+",
+        metavar="PICTURE",
+        help="file of a picture; with --out also a folder, a pattern in quotes, @FILE with a name "
+        "a line, or - for such a list on standard input",
+    )
+    many = verb.add_argument_group("many pictures")
+    many.add_argument(
+        "--out",
+        type=Path,
+        dest="journal",
+        metavar="FILE",
+        help="JSON Lines to write, one a picture; pictures that have an answer there are left out",
+    )
+    many.add_argument(
+        "--concurrency",
+        type=_at_least_one,
+        metavar="N",
+        help="requests under way at a time (default: 8)",
+    )
+    many.add_argument(
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        help="only the Ith of N parts, into which names fall whatever the order of the list",
+    )
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, not {number}")
+    return number
+
+
+def _shard(text: str) -> Shard:
+    try:
+        return Shard.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _add_picture(verb: argparse.ArgumentParser) -> None:
@@ -120,7 +163,8 @@ def _add_shared_options(verb: argparse.ArgumentParser, model: str, count: str) -
         "--server",
         default="localhost:8001",
         metavar="HOST:PORT",
-        help="gRPC port of the server (default: %(default)s)",
+        help="gRPC port of the server, or of several with commas between them, which take turns "
+        "(default: %(default)s)",
     )
     verb.add_argument("--model", metavar="NAME", help=f"name of the ensemble (default: {model})")
     verb.add_argument(

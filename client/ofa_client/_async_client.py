@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -16,10 +23,11 @@ from ofa_client import _tasks as tasks
 from ofa_client._calls import Attempt
 from ofa_client._channels import ChannelMaker, to_failure
 from ofa_client._core import Core, Read, Step
-from ofa_client._errors import CallCancelledError
+from ofa_client._errors import CallCancelledError, OFAClientError
 from ofa_client._exchange import Close, Failure, LookUp, Reply, Send, Wait
 from ofa_client._fetch import UrlPolicy
-from ofa_client._images import ImageInput
+from ofa_client._images import ImageInput, ImageT
+from ofa_client._many import ask_many_async, check_concurrency
 from ofa_client._results import (
     AnsweringResult,
     CaptioningResult,
@@ -98,6 +106,45 @@ class AsyncOFAClient:
         required = {"image": image}
         optional = {"num_captions": num_captions, **search}
         return await self._call(tasks.CAPTION, required, optional, model, timeout)
+
+    def caption_many(
+        self,
+        images: Iterable[ImageT] | AsyncIterable[ImageT],
+        concurrency: int = 8,
+        *,
+        ordered: bool = True,
+        num_captions: int | None = None,
+        model: str | None = None,
+        timeout: float | None = None,
+        **search: Unpack[SearchOptions],
+    ) -> AsyncIterator[tuple[ImageT, CaptioningResult | OFAClientError]]:
+        """Return an iterator over many pictures, each with its captions or its error.
+
+        A picture that has no captions is paired with the error that `caption` raises, and the
+        others go on. `images` may be endless: at most `2 * concurrency + 1` pictures have been read
+        from it and not yet been handed out, and they are read when the iterator is waited for.
+        Whoever stops taking cancels the requests under way. An error of `images` ends the iterator.
+
+        Args:
+            images: pictures as for `caption`.
+            concurrency: requests under way at a time.
+            ordered: in the order of `images`; otherwise as they are answered.
+            num_captions: as for `caption`, and so are the others.
+            model: as for `caption`.
+            timeout: for each picture.
+            **search: as for `caption`.
+
+        Raises:
+            ValueError: `concurrency` is below 1.
+        """
+        check_concurrency(concurrency)
+
+        async def caption(image: ImageT) -> CaptioningResult:
+            return await self.caption(
+                image, num_captions=num_captions, model=model, timeout=timeout, **search
+            )
+
+        return ask_many_async(caption, images, concurrency=concurrency, ordered=ordered)
 
     async def answer(
         self,

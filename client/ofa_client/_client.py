@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import wait
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,11 @@ from ofa_client import _tasks as tasks
 from ofa_client._calls import Attempt
 from ofa_client._channels import ChannelMaker, to_failure
 from ofa_client._core import Core, Read, Step
-from ofa_client._errors import CallCancelledError
+from ofa_client._errors import CallCancelledError, OFAClientError
 from ofa_client._exchange import Close, Failure, LookUp, Reply, Send, Wait
 from ofa_client._fetch import UrlPolicy
-from ofa_client._images import ImageInput
+from ofa_client._images import ImageInput, ImageT
+from ofa_client._many import ask_many, check_concurrency
 from ofa_client._results import (
     AnsweringResult,
     CaptioningResult,
@@ -30,6 +31,7 @@ from ofa_client._results import (
 from ofa_client._retry import RetryPolicy
 from ofa_client._security import TLS, Token
 from ofa_client._servers import Server
+from ofa_client._stopping import is_stoppable, stopped_by
 from ofa_client._tasks import ResultT, SearchOptions, Task
 
 if TYPE_CHECKING:
@@ -143,6 +145,45 @@ class OFAClient:
         required = {"image": image}
         optional = {"num_captions": num_captions, **search}
         return self._call(tasks.CAPTION, required, optional, model, timeout)
+
+    def caption_many(
+        self,
+        images: Iterable[ImageT],
+        concurrency: int = 8,
+        *,
+        ordered: bool = True,
+        num_captions: int | None = None,
+        model: str | None = None,
+        timeout: float | None = None,
+        **search: Unpack[SearchOptions],
+    ) -> Iterator[tuple[ImageT, CaptioningResult | OFAClientError]]:
+        """Return an iterator over many pictures, each with its captions or its error.
+
+        A picture that has no captions is paired with the error that `caption` raises, and the
+        others go on. `images` may be endless: at most `2 * concurrency + 1` pictures have been read
+        from it and not yet been handed out, and they are read when the iterator is waited for.
+        Whoever stops taking cancels the requests under way. An error of `images` ends the iterator.
+
+        Args:
+            images: pictures as for `caption`.
+            concurrency: requests under way at a time.
+            ordered: in the order of `images`; otherwise as they are answered.
+            num_captions: as for `caption`, and so are the others.
+            model: as for `caption`.
+            timeout: for each picture.
+            **search: as for `caption`.
+
+        Raises:
+            ValueError: `concurrency` is below 1.
+        """
+        check_concurrency(concurrency)
+
+        def caption(image: ImageT) -> CaptioningResult:
+            return self.caption(
+                image, num_captions=num_captions, model=model, timeout=timeout, **search
+            )
+
+        return ask_many(caption, images, concurrency=concurrency, ordered=ordered)
 
     def answer(
         self,
@@ -336,7 +377,8 @@ class OFAClient:
             case Send():
                 return self._send(step)
             case Read():
-                return step.run()
+                with stopped_by(step.cancel):
+                    return step.run()
             case Wait():
                 if self._closed.wait(step.seconds):
                     raise CallCancelledError("the client was closed")
@@ -352,8 +394,16 @@ class OFAClient:
     def _send(self, step: Send) -> Reply | Failure:
         try:
             infer = self._infer_of(step.server)
-            # An exception in here, such as KeyboardInterrupt, makes gRPC cancel the call.
-            return Reply(infer(step.message, timeout=step.timeout, metadata=step.metadata))
+            if not is_stoppable():
+                # An exception in here, such as KeyboardInterrupt, makes gRPC cancel the call.
+                return Reply(infer(step.message, timeout=step.timeout, metadata=step.metadata))
+            call = infer.future(step.message, timeout=step.timeout, metadata=step.metadata)
+            with stopped_by(call.cancel):
+                return Reply(call.result())
+        except grpc.FutureCancelledError as error:
+            is_closed = self._closed.is_set()
+            reason = "the client was closed" if is_closed else "nobody takes the answer any more"
+            raise CallCancelledError(reason) from error
         except (grpc.RpcError, ValueError) as error:
             if self._closed.is_set():
                 raise CallCancelledError("the client was closed") from error

@@ -11,7 +11,7 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeGuard, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,8 @@ ImageInput: TypeAlias = (
 numpy array: uint8 [H, W] (grey), [H, W, 3] (RGB) or [H, W, 4] (RGB and an alpha channel, which is
 dropped)."""
 
+ImageT = TypeVar("ImageT", bound=ImageInput)
+
 
 def to_image_bytes(image: ImageInput) -> bytes:
     """Return the picture as encoded bytes.
@@ -75,6 +77,8 @@ def _read_path(path: Path) -> bytes:
             return _read_file(file)
     except OSError as error:
         raise InvalidImageError(f"image {str(path)!r} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # a name with a zero byte
+        raise InvalidImageError(f"image {str(path)!r} cannot be read: {error}") from error
 
 
 def _read_file(file: BinaryFile) -> bytes:

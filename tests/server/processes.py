@@ -20,6 +20,7 @@ from ofa_server.installation import find_installation
 START_DEADLINE_S = 300
 STOP_DEADLINE_S = 60
 OFA = Path(sys.executable).with_name("ofa")
+OFA_CLIENT = Path(sys.executable).with_name("ofa-client")
 
 LOG_LINES = 60
 

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ofa_client import OFAClient
+from ofa_client.modelscope import pipeline
 from ofa_server.evaluation.boxes import overlap
+from tests.reference.cases import CASES
+from tests.reference.golden import FOLDER, Recording
 from tests.server.evaluating import evaluate, write_truth
-from tests.server.processes import OFA, ServeProcess, serving
+from tests.server.processes import OFA, OFA_CLIENT, ServeProcess, serving, wait_until
 
 ROOT = Path(__file__).parents[2]
 ENGLISH = ROOT / "checkpoints" / "ofa-emoji-tiny_en"
@@ -214,3 +220,110 @@ def test_boxes_are_evaluated(bundled_server: ServeProcess, tmp_path: Path) -> No
     truth[0]["box"] = (0, 0, 100, 100)  # where there is no apple
     report = report_of(bundled_server, "grounding", tmp_path, truth)
     assert report == ("grounding: 3 of 3 phrases", {"Accuracy": 66.67})
+
+
+def whole_lines(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.read_bytes().rpartition(b"\n")[0].splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("end", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)], ids=str
+)
+def test_a_run_over_many_pictures_goes_on_after_its_end(
+    bundled_server: ServeProcess, client: OFAClient, tmp_path: Path, end: int, status: int
+) -> None:
+    folder, out = tmp_path / "pictures", tmp_path / "captions.jsonl"
+    folder.mkdir()
+    contents = {f"broken-{number}.jpg": b"not a picture" for number in range(3)}
+    for picture in SCENES:
+        for number in range(8):  # bytes behind a picture's end make it another file
+            variant = bytes(number) if picture.suffix == ".jpg" else b""
+            contents[f"{picture.stem}-{number}{picture.suffix}"] = picture.read_bytes() + variant
+        contents[f"{picture.stem}-again{picture.suffix}"] = picture.read_bytes()
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+
+    command = [OFA_CLIENT, "caption", folder, "--out", out, "--server", bundled_server.grpc_address]
+    first = subprocess.Popen([*command, "--concurrency", "2"], stderr=subprocess.DEVNULL)
+    wait_until(lambda: out.exists() and out.read_bytes().count(b"\n") > 4, "five lines", 60)
+    first.send_signal(end)
+    assert first.wait(timeout=60) == status
+    answered = [line for line in whole_lines(out) if "error" not in line]
+    assert len(answered) < len(contents) - 3
+
+    second = subprocess.run(command, check=False, capture_output=True, text=True, timeout=180)
+    assert second.returncode == 1  # for the broken ones
+    assert out.read_bytes().endswith(b"\n")
+    lines = whole_lines(out)
+    assert sorted(line["image"] for line in lines) == sorted(
+        str(folder / name) for name in contents
+    )
+    assert lines[: len(answered)] == answered
+    captions = {picture.stem: client.caption(picture).text for picture in SCENES}
+    first_of_content = dict[bytes, str]()
+    for line in lines:
+        name = Path(line["image"]).name
+        if name.startswith("broken"):
+            assert line["error"]["code"] == "INVALID_ARGUMENT"
+        else:
+            assert line["captions"][0]["text"] == captions[name.rpartition("-")[0]]
+            assert line.get("duplicate_of") == first_of_content.get(contents[name])
+            first_of_content.setdefault(contents[name], line["image"])
+    assert len(first_of_content) == len({*contents.values()}) - 1 < len(contents) - 3
+
+
+AS_MODELSCOPE = [
+    name
+    for name, case in CASES.items()
+    if case.size == "bundled" and case.task != "generate" and case.checkpoint == ENGLISH.name
+]
+
+
+@pytest.mark.parametrize("name", [*AS_MODELSCOPE, "bundled-zh"])
+def test_results_are_those_of_modelscopes_own_pipeline(
+    bundled_server: ServeProcess, name: str
+) -> None:
+    case, recording = CASES[name], Recording.load(FOLDER / f"{name}.json")
+    model = "caption_zh" if name == "bundled-zh" else case.ensemble
+    ask = pipeline(case.task, model, server=bundled_server.grpc_address)
+    inputs = [
+        {
+            part: str(ROOT / "samples" / value) if part == "image" else value
+            for part, value in vars(request).items()
+            if value is not None
+        }
+        for request in case.requests
+    ]
+    results = ask(inputs, batch_size=4)
+    for request, result in zip(case.requests, results, strict=True):
+        expected = dict(recording.answers[request.name].result)
+        found = {key: value for key, value in result.items() if value is not None}
+        del found["samples"]
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            if key in ("boxes", "scores"):
+                np.testing.assert_allclose(found[key], value, rtol=1e-4)
+            else:
+                assert found[key] == value
+
+
+@pytest.mark.parametrize(
+    ("example", "asked", "printed"),
+    [
+        ("caption_folder.py", "samples", "a_bear.jpg: a bear"),
+        ("from_modelscope.py", "samples/a_duck_to_the_left_of_a_parrot.jpg", "['two']"),
+    ],
+)
+def test_an_example_runs(
+    bundled_server: ServeProcess, example: str, asked: str, printed: str
+) -> None:
+    server = ["--server", bundled_server.grpc_address]
+    finished = subprocess.run(
+        [sys.executable, ROOT / "examples" / example, asked, *server],
+        check=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert printed in finished.stdout.splitlines()

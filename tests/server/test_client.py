@@ -6,7 +6,6 @@ import asyncio
 import io
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,12 +24,11 @@ from ofa_client import (
     ModelNotReadyError,
     OFAClient,
 )
-from tests.server.processes import ServeProcess
+from tests.server.processes import OFA_CLIENT, ServeProcess
 from tests.server.requests import Answer, caption, encoded, headed_png, picture
 
 #: Generous, for a machine that does other things meanwhile.
 TIMEOUT_S = 300
-OFA_CLIENT = Path(sys.executable).with_name("ofa-client")
 
 
 @pytest.fixture

@@ -36,8 +36,13 @@ def test_both_clients_have_the_same_methods_with_the_same_signatures() -> None:
     assert len(sync) >= 12
     assert sync.keys() == awaited.keys()
     for name, method in sync.items():
-        assert inspect.signature(method) == inspect.signature(awaited[name]), name
-        assert inspect.iscoroutinefunction(awaited[name]) == (name != "__init__"), name
+        expected, found = inspect.signature(method), inspect.signature(awaited[name])
+        if name == "caption_many":  # takes and returns what `async for` goes through
+            assert found.parameters.keys() == expected.parameters.keys()
+        else:
+            assert found == expected, name
+        not_awaited = name in ("__init__", "caption_many")
+        assert inspect.iscoroutinefunction(awaited[name]) != not_awaited, name
         if name != "close":
             assert method.__doc__ == awaited[name].__doc__, name
 

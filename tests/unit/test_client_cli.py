@@ -9,7 +9,13 @@ import pytest
 from PIL import Image
 
 from ofa_client._cli import main
-from tests.unit.scripted_triton import ScriptedTriton, bytes_tensor, captions_answer, texts_answer
+from tests.unit.scripted_triton import (
+    ScriptedTriton,
+    bytes_tensor,
+    captions_answer,
+    scripted_server,
+    texts_answer,
+)
 
 
 @pytest.fixture
@@ -399,3 +405,12 @@ def test_no_picture_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None
         main(["caption"])
     assert caught.value.code == 2
     assert "PICTURE" in capsys.readouterr().err
+
+
+def test_several_servers_take_turns(
+    pictures: list[str], scripted_triton: ScriptedTriton, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with scripted_server() as other:
+        servers = f"{scripted_triton.address},{other.address}"
+        assert main(["caption", *pictures, "--server", servers]) == 0
+        assert len(scripted_triton.requests) == len(other.requests) == 1

@@ -150,3 +150,8 @@ def test_without_pillow_an_array_asks_for_it(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(ImportError, match=r"pip install 'ofa-client\[pillow\]'"):
         to_image_bytes(np.zeros((2, 2, 3), np.uint8))
+
+
+def test_a_name_with_a_zero_byte_cannot_be_read() -> None:
+    with pytest.raises(InvalidImageError, match="cannot be read: embedded null byte"):
+        to_image_bytes("a\0b.jpg")

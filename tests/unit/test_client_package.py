@@ -8,6 +8,7 @@ import pytest
 
 USER_CODE = """\
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from ofa_client import (
     RetryPolicy,
     UrlPolicy,
 )
+from ofa_client.modelscope import OutputKeys, Tasks, pipeline
 
 
 def best(client: OFAClient, path: Path) -> str:
@@ -50,7 +52,17 @@ with OFAClient("localhost:8001") as client, open("apple.jpg", "rb") as file:
     labels: tuple[Label, ...] = client.entail("apple.jpg", "an apple", model="mine").labels
     client.generate("a prompt", Path("apple.jpg"), allow_special_tokens=True)
     png: bytes = client.draw("an apple", seed=3).png
+    for path, many in client.caption_many([Path("apple.jpg")], 4, num_captions=2):
+        failed: str = f"{path.name} {many.code}" if isinstance(many, OFAClientError) else many.text
     version: str = client.caption("https://example.com/apple.jpg").call.model_version
+found = pipeline(Tasks.visual_grounding, server="localhost:8001")(("apple.jpg", "the apple"))
+boxes: list[list[float]] = found[OutputKeys.BOXES]
+
+
+async def stream(client: AsyncOFAClient, pictures: AsyncIterator[bytes]) -> None:
+    async for picture, result in client.caption_many(pictures, ordered=False):
+        if not isinstance(result, OFAClientError):
+            print(len(picture), result.text)
 
 
 def count(attempt: Attempt) -> None:

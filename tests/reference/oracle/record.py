@@ -5,7 +5,8 @@
 `tokens` among the cases is what the tokenizers do. Text-to-image has a recorder of its own,
 `tests.reference.oracle.text_to_image`.
 
-When the weights of a shipped checkpoint change: `--size bundled`.
+When the weights of a shipped checkpoint change: `--size bundled`, and then
+`tests.reference.oracle.results`.
 
 A new case is a line in `tests/reference/cases.py`; a new recipe is calibrated first
 (`tests.reference.oracle.calibrate`).

@@ -26,7 +26,10 @@ from ofa_server.gateway.app import make_app
 from ofa_server.gateway.catalogue import ServedModel
 
 CAPTIONS = CaptioningResult(
-    (Caption("a red apple", -0.25, (-0.5, -0.25, 0.0)), Caption("an apple", -1.5, (-1.0, -2.0, 0.0)))
+    (
+        Caption("a red apple", -0.25, (-0.5, -0.25, 0.0)),
+        Caption("an apple", -1.5, (-1.0, -2.0, 0.0)),
+    )
 )
 LABELS = LabelsResult((Label("yes", 0.75), Label("no", 0.25)))
 TEXTS = TextsResult((Text("a text", -0.5, (-0.5,)), Text("", float("-inf"), (0.0,))))

@@ -115,7 +115,7 @@ def choose(question: Question, models: Sequence[ServedModel], name: str | None) 
             f"the model {model.name!r} describes pictures and takes no questions; "
             f"one for vqa does, and {AUTOMATIC!r} chooses by the text"
         )
-    if model.task == "vqa" and not question.text:
+    if model.task == "vqa" and not question.text.strip():
         raise _invalid(f"the model {model.name!r} answers questions, and there is none")
     return model
 
@@ -123,20 +123,22 @@ def choose(question: Question, models: Sequence[ServedModel], name: str | None) 
 def to_completion(result: Result, model: str, chat: ChatRequest) -> ChatCompletion:
     """Returns the client's result in OpenAI's form."""
     texts = _texts_of(result)
+    # A single text has no zeros behind it.
+    numbers = [len(text.token_log_probs if len(texts) == 1 else _tokens(text)) for text in texts]
     limit = _max_tokens(chat)
     choices = [
         Choice(
             index=index,
             message=AssistantMessage(content=text.text),
-            finish_reason="length" if limit and len(_tokens(text)) > limit else "stop",
+            finish_reason="length" if limit and num_tokens > limit else "stop",
         )
-        for index, text in enumerate(texts)
+        for index, (text, num_tokens) in enumerate(zip(texts, numbers, strict=True))
     ]
-    num_tokens = sum(len(_tokens(text)) for text in texts)
+    total = sum(numbers)
     return ChatCompletion(
         model=model,
         choices=choices,
-        usage=Usage(completion_tokens=num_tokens, total_tokens=num_tokens),
+        usage=Usage(completion_tokens=total, total_tokens=total),
     )
 
 

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt
 
 
 class TextPart(BaseModel):
@@ -33,26 +33,34 @@ class ImagePart(BaseModel):
 Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 
+def _as_parts(content: object) -> object:
+    match content:
+        case None:
+            return []
+        case str():
+            return [{"type": "text", "text": content}]
+        case _:
+            return content
+
+
 class Message(BaseModel):
-    """One turn of the conversation."""
+    """One turn of the conversation; a text may stand for a list that has nothing else."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part] | None = None
+    content: Annotated[
+        list[Part],
+        BeforeValidator(_as_parts, json_schema_input_type=str | list[Part] | None),
+    ] = []
 
     @property
     def text(self) -> str:
         """Its texts, in one line each."""
-        if isinstance(self.content, str):
-            return self.content.strip()
-        texts = [part.text for part in self.content or () if isinstance(part, TextPart)]
-        return "\n".join(texts).strip()
+        return "\n".join(part.text for part in self.content if isinstance(part, TextPart))
 
     @property
     def image_urls(self) -> list[str]:
         """Its pictures."""
-        if isinstance(self.content, str):
-            return []
-        return [part.image_url.url for part in self.content or () if isinstance(part, ImagePart)]
+        return [part.image_url.url for part in self.content if isinstance(part, ImagePart)]
 
 
 class StreamOptions(BaseModel):
@@ -71,7 +79,7 @@ class ChatRequest(BaseModel):
 
     messages: Annotated[list[Message], Field(min_length=1)]
     model: str | None = None
-    n: PositiveInt | None = None
+    n: PositiveInt = 1
     max_tokens: PositiveInt | None = None
     max_completion_tokens: PositiveInt | None = None
     stream: bool = False

@@ -5,19 +5,27 @@
 ...     print(client.caption("apple.jpg").text)
 """
 
-from ofa_client._client import OFAClient, SearchOptions
+import logging
+
+from ofa_client._async_client import AsyncOFAClient
+from ofa_client._calls import Attempt, CallInfo
+from ofa_client._client import OFAClient
 from ofa_client._errors import (
+    AuthenticationError,
+    CallCancelledError,
     DeadlineExceededError,
+    ImageTooLargeError,
     InvalidImageError,
     InvalidOptionError,
     InvalidRequestError,
     InvalidTextError,
     ModelNotReadyError,
     OFAClientError,
-    ServerBusyError,
+    OverloadedError,
     ServerError,
     UnavailableError,
 )
+from ofa_client._fetch import UrlPolicy
 from ofa_client._images import MAX_IMAGE_BYTES, ImageInput
 from ofa_client._painting import paint_boxes
 from ofa_client._requests import MAX_TEXT_BYTES
@@ -35,13 +43,25 @@ from ofa_client._results import (
     Text,
     TextsResult,
 )
+from ofa_client._retry import RetryPolicy
+from ofa_client._security import TLS
+from ofa_client._tasks import SearchOptions
+
+# A program that sets up no logging hears nothing.
+logging.getLogger("ofa_client").addHandler(logging.NullHandler())
 
 __all__ = [
     "MAX_IMAGE_BYTES",
     "MAX_TEXT_BYTES",
+    "TLS",
     "Answer",
     "AnsweringResult",
+    "AsyncOFAClient",
+    "Attempt",
+    "AuthenticationError",
     "Box",
+    "CallCancelledError",
+    "CallInfo",
     "Caption",
     "CaptioningResult",
     "DeadlineExceededError",
@@ -49,6 +69,7 @@ __all__ = [
     "DrawnImage",
     "GroundingResult",
     "ImageInput",
+    "ImageTooLargeError",
     "InvalidImageError",
     "InvalidOptionError",
     "InvalidRequestError",
@@ -58,11 +79,13 @@ __all__ = [
     "ModelNotReadyError",
     "OFAClient",
     "OFAClientError",
+    "OverloadedError",
+    "RetryPolicy",
     "SearchOptions",
-    "ServerBusyError",
     "ServerError",
     "Text",
     "TextsResult",
     "UnavailableError",
+    "UrlPolicy",
     "paint_boxes",
 ]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from ofa_client._calls import CallInfo
 from ofa_client._errors import ServerError
 from ofa_client._results import (
     Answer,
@@ -29,48 +30,49 @@ from ofa_client._results import (
 from ofa_client._tensors import ANSWER_TENSORS, Tensors
 
 
-def parse_captions(outputs: Tensors) -> CaptioningResult:
+def parse_captions(outputs: Tensors, call: CallInfo) -> CaptioningResult:
     """Return the result of captioning."""
     rows = _rows(outputs, "captions", "scores", "token_log_probs")
-    return CaptioningResult(tuple(Caption(*_text_fields(*row)) for row in rows))
+    captions = tuple(Caption(*_text_fields(*row)) for row in rows)
+    return CaptioningResult(captions, call=call)
 
 
-def parse_answers(outputs: Tensors) -> AnsweringResult:
+def parse_answers(outputs: Tensors, call: CallInfo) -> AnsweringResult:
     """Return the result of visual question answering."""
     # Candidates are scored as a whole, so there are no tokens to tell of.
     names = ["answers", "scores", *(outputs.keys() & {"token_log_probs"})]
-    return AnsweringResult(tuple(Answer(*_text_fields(*row)) for row in _rows(outputs, *names)))
+    answers = tuple(Answer(*_text_fields(*row)) for row in _rows(outputs, *names))
+    return AnsweringResult(answers, call=call)
 
 
-def parse_boxes(outputs: Tensors) -> GroundingResult:
+def parse_boxes(outputs: Tensors, call: CallInfo) -> GroundingResult:
     """Return the result of visual grounding."""
     rows = _rows(outputs, "boxes", "scores", "token_log_probs", at_least=0)
-    return GroundingResult(
-        tuple(
-            Box(x0, y0, x1, y1, score, tuple(log_probs))
-            for (x0, y0, x1, y1), score, log_probs in rows
-        )
+    boxes = tuple(
+        Box(x0, y0, x1, y1, score, tuple(log_probs)) for (x0, y0, x1, y1), score, log_probs in rows
     )
+    return GroundingResult(boxes, call=call)
 
 
-def parse_labels(outputs: Tensors) -> LabelsResult:
+def parse_labels(outputs: Tensors, call: CallInfo) -> LabelsResult:
     """Return the result of entailment and of classification."""
     rows = _rows(outputs, "labels", "probabilities")
-    return LabelsResult(
-        tuple(Label(label.decode("utf-8", "replace"), probability) for label, probability in rows)
+    labels = tuple(
+        Label(label.decode("utf-8", "replace"), probability) for label, probability in rows
     )
+    return LabelsResult(labels, call=call)
 
 
-def parse_texts(outputs: Tensors) -> TextsResult:
+def parse_texts(outputs: Tensors, call: CallInfo) -> TextsResult:
     """Return the result of reading, summarizing and generating."""
     rows = _rows(outputs, "texts", "scores", "token_log_probs")
-    return TextsResult(tuple(Text(*_text_fields(*row)) for row in rows))
+    return TextsResult(tuple(Text(*_text_fields(*row)) for row in rows), call=call)
 
 
-def parse_images(outputs: Tensors) -> DrawingResult:
+def parse_images(outputs: Tensors, call: CallInfo) -> DrawingResult:
     """Return the result of drawing."""
     rows = _rows(outputs, "images", "scores", "log_probs")
-    return DrawingResult(tuple(DrawnImage(*row) for row in rows))
+    return DrawingResult(tuple(DrawnImage(*row) for row in rows), call=call)
 
 
 def _rows(outputs: Tensors, *names: str, at_least: int = 1) -> Iterator[tuple[Any, ...]]:

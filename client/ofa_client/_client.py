@@ -1,22 +1,24 @@
-"""The client that callers hold: build the request, call, parse the answer."""
+"""The client for programs with threads, or with none: it performs the steps of a call."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import wait
 from types import TracebackType
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any
 
-from ofa_client._answers import (
-    parse_answers,
-    parse_boxes,
-    parse_captions,
-    parse_images,
-    parse_labels,
-    parse_texts,
-)
+import grpc
+from tritonclient.grpc import service_pb2_grpc
+
+from ofa_client import _tasks as tasks
+from ofa_client._calls import Attempt
+from ofa_client._channels import ChannelMaker, to_failure
+from ofa_client._core import Core, Read, Step
+from ofa_client._errors import CallCancelledError
+from ofa_client._exchange import Close, Failure, LookUp, Reply, Send, Wait
+from ofa_client._fetch import UrlPolicy
 from ofa_client._images import ImageInput
-from ofa_client._requests import build_inputs
 from ofa_client._results import (
     AnsweringResult,
     CaptioningResult,
@@ -25,82 +27,105 @@ from ofa_client._results import (
     LabelsResult,
     TextsResult,
 )
-from ofa_client._status import translate_error
-from ofa_client._tensors import Tensors
-from ofa_client._transport import StatusError, Transport
+from ofa_client._retry import RetryPolicy
+from ofa_client._security import TLS, Token
+from ofa_client._servers import Server
+from ofa_client._tasks import ResultT, SearchOptions, Task
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
 
-class SearchOptions(TypedDict, total=False):
-    """How the beam search looks for an answer, for the verbs whose checkpoint generates text.
-
-    Attributes:
-        beam_size: hypotheses that the search keeps alive at every step.
-        max_length: most tokens of an answer, the closing one not counted.
-        min_length: fewest tokens of an answer, the closing one not counted.
-        no_repeat_ngram_size: no n-gram of this size occurs twice; 0 allows all.
-        length_penalty: exponent on the length in tokens, the closing one included, that divides
-            the summed log-probability; 1 gives the mean, 0 the sum.
-        temperature: divides the logits before the softmax.
-    """
-
-    beam_size: int | None
-    max_length: int | None
-    min_length: int | None
-    no_repeat_ngram_size: int | None
-    length_penalty: float | None
-    temperature: float | None
-
-
 class OFAClient:
-    """A client of one Triton server, with a verb for every task of OFA.
+    """A client of Triton servers, with a verb for every task of OFA.
 
-    Threads may share it; it connects at the first call. The verbs have this in common:
+    Threads may share it; it connects at the first call. Make it after a fork, not before. The verbs
+    have this in common:
 
-    - A picture is a path, encoded bytes, a file open for reading bytes, a PIL picture, or a uint8
-      array [H, W], [H, W, 3] or [H, W, 4]. The server applies the EXIF turn of encoded pictures;
-      PIL pictures and arrays are taken as they look. At most 10,485,760 bytes (as PNG for the last
-      two) and 3,000 pixels on a side. A text is at most 65,536 bytes in UTF-8.
+    - A picture is a path, a URL (a str with http:// or https://), encoded bytes, a file open for
+      reading bytes, a PIL picture, or a uint8 array [H, W], [H, W, 3] or [H, W, 4]. The server
+      applies the EXIF turn of encoded pictures; PIL pictures and arrays are taken as they look. At
+      most 10,485,760 bytes (as PNG for the last two) and 3,000 pixels on a side. A text is at most
+      65,536 bytes in UTF-8.
     - `num_captions`, `num_answers` and so on: how many results are wanted, at most `beam_size`
       where the checkpoint generates text. These and the `SearchOptions`, where left out, have the
       values that the served checkpoint was published with. A checkpoint that chooses from a list
       of labels or candidates has no `SearchOptions`.
     - `model`: name of the ensemble; by default the client's.
-    - `timeout`: seconds for everything from reading the picture to the answer; by default the
-      client's.
+    - `timeout`: seconds for everything from reading the picture to the answer, with connecting,
+      waiting in the server's queue and further attempts; by default the client's.
+    - KeyboardInterrupt cancels the request.
 
     They raise
-    - InvalidImageError: the image cannot be read, is not a picture, or is over a limit.
+    - InvalidImageError: the image cannot be read or fetched, is not a picture, or
+      (ImageTooLargeError) is over a limit.
     - InvalidTextError: a text is not a str, is not valid Unicode, or is over the limit.
     - InvalidOptionError: an option is unknown, of the wrong type or out of range.
-    - ServerBusyError: the server's queue is full.
+    - OverloadedError: the server's queue is full.
     - UnavailableError: nobody answers at the address, or the server is shutting down.
     - ModelNotReadyError: the server does not have the model.
+    - AuthenticationError: the server refuses the credentials, or its certificate is not trusted.
     - DeadlineExceededError: there was no answer within the timeout.
+    - CallCancelledError: the client was closed.
     - ServerError: the server failed.
     - ImportError: the picture is a numpy array and Pillow is not installed.
 
     Args:
-        server: HOST:PORT of the server's gRPC port.
+        servers: HOST:PORT of a server's gRPC port, or several of them to take turns. With
+            "dns:///HOST:PORT" all addresses of the name take turns; it is looked up again every 30
+            seconds, and when a server has failed. A server that fails or shuts down is left out
+            for 1 second, then 2, and so on up to 30.
         model: name of the ensemble that all verbs ask, as exported with `ofa export --name`; by
             default each asks the one that its task is named for.
         timeout: what a call may take in all, in seconds, unless the call says otherwise.
+        retry: when a call is attempted again; None for never.
+        tls: encrypts the connections; None for plain ones.
+        token: sent as `authorization: Bearer TOKEN`, or a function that returns it for each call.
+            Needs `tls`.
+        metadata: sent along with every request, such as the header of a proxy.
+        urls: which URLs of pictures are fetched, and for how long; None for none.
+        keep_alive: seconds between pings that find out, while a request runs, whether the
+            connection still stands; None for no pings.
+        on_attempt: called with every attempt when it has ended, in the thread of the call: for
+            metrics. What it raises is logged.
 
     Raises:
-        ValueError: `server` is a URL.
+        ValueError: a setting makes no sense, such as a URL for a server.
+        OSError: a file of `tls` cannot be read.
     """
 
     def __init__(
-        self, server: str = "localhost:8001", *, model: str | None = None, timeout: float = 60.0
+        self,
+        servers: str | Sequence[str] = "localhost:8001",
+        *,
+        model: str | None = None,
+        timeout: float = 60.0,
+        retry: RetryPolicy | None = RetryPolicy(),  # noqa: B008 - it is immutable
+        tls: TLS | None = None,
+        token: Token | None = None,
+        metadata: Mapping[str, str] | None = None,
+        urls: UrlPolicy | None = UrlPolicy(),  # noqa: B008 - it is immutable
+        keep_alive: float | None = 30.0,
+        on_attempt: Callable[[Attempt], None] | None = None,
     ) -> None:
-        if "://" in server:
-            raise ValueError(f"server must be HOST:PORT of the gRPC port, not {server!r}")
-        self._server = server
-        self._model = model
-        self._timeout = timeout
-        self._transport = Transport(server)
+        self._core = Core(
+            servers,
+            model=model,
+            timeout=timeout,
+            retry=retry,
+            tls=tls,
+            token=token,
+            metadata=metadata,
+            urls=urls,
+            on_attempt=on_attempt,
+        )
+        self._channel_maker = ChannelMaker(grpc, tls, keep_alive)
+        self._channels: dict[Server, tuple[Any, Any]] = {}
+        self._channels_lock = threading.Lock()
+        self._closed = threading.Event()
+
+    def __repr__(self) -> str:
+        return f"OFAClient{self._core!r}"
 
     def caption(
         self,
@@ -114,7 +139,7 @@ class OFAClient:
         """Return captions of a picture. The model is `caption` by default."""
         required = {"image": image}
         optional = {"num_captions": num_captions, **search}
-        return parse_captions(self._infer(model, "caption", required, optional, timeout))
+        return self._call(tasks.CAPTION, required, optional, model, timeout)
 
     def answer(
         self,
@@ -129,7 +154,7 @@ class OFAClient:
         """Return answers to a question about a picture. The model is `vqa` by default."""
         required = {"image": image, "text": question}
         optional = {"num_answers": num_answers, **search}
-        return parse_answers(self._infer(model, "vqa", required, optional, timeout))
+        return self._call(tasks.ANSWER, required, optional, model, timeout)
 
     def ground(
         self,
@@ -144,7 +169,7 @@ class OFAClient:
         """Return boxes around what the text names. The model is `grounding` by default."""
         required = {"image": image, "text": text}
         optional = {"num_boxes": num_boxes, **search}
-        return parse_boxes(self._infer(model, "grounding", required, optional, timeout))
+        return self._call(tasks.GROUND, required, optional, model, timeout)
 
     def entail(
         self,
@@ -163,7 +188,7 @@ class OFAClient:
         """
         required = {"image": image, "text": text}
         optional = {"text2": text2, "num_labels": num_labels, **search}
-        return parse_labels(self._infer(model, "entailment", required, optional, timeout))
+        return self._call(tasks.ENTAIL, required, optional, model, timeout)
 
     def classify(
         self,
@@ -177,7 +202,7 @@ class OFAClient:
         """Return what a picture shows. The model is `classification` by default."""
         required = {"image": image}
         optional = {"num_labels": num_labels, **search}
-        return parse_labels(self._infer(model, "classification", required, optional, timeout))
+        return self._call(tasks.CLASSIFY, required, optional, model, timeout)
 
     def read_text(
         self,
@@ -191,7 +216,7 @@ class OFAClient:
         """Return what is written in a picture. The model is `ocr` by default."""
         required = {"image": image}
         optional = {"num_texts": num_texts, **search}
-        return parse_texts(self._infer(model, "ocr", required, optional, timeout))
+        return self._call(tasks.READ_TEXT, required, optional, model, timeout)
 
     def summarize(
         self,
@@ -204,7 +229,7 @@ class OFAClient:
     ) -> TextsResult:
         """Return summaries of a text. The model is `summarization` by default."""
         optional = {"num_texts": num_texts, **search}
-        return parse_texts(self._infer(model, "summarization", {"text": text}, optional, timeout))
+        return self._call(tasks.SUMMARIZE, {"text": text}, optional, model, timeout)
 
     def classify_text(
         self,
@@ -219,7 +244,7 @@ class OFAClient:
         """Return how two texts relate. The model is `text_classification` by default."""
         required = {"text": text, "text2": text2}
         optional = {"num_labels": num_labels, **search}
-        return parse_labels(self._infer(model, "text_classification", required, optional, timeout))
+        return self._call(tasks.CLASSIFY_TEXT, required, optional, model, timeout)
 
     def generate(
         self,
@@ -243,7 +268,7 @@ class OFAClient:
             "num_texts": num_texts,
             **search,
         }
-        return parse_texts(self._infer(model, "generate", {"text": prompt}, optional, timeout))
+        return self._call(tasks.GENERATE, {"text": prompt}, optional, model, timeout)
 
     def draw(
         self,
@@ -260,31 +285,15 @@ class OFAClient:
         thousand steps of the decoder, so a slow server may need a longer `timeout`.
         """
         optional = {"seed": seed, "num_images": num_images}
-        return parse_images(self._infer(model, "text_to_image", {"text": text}, optional, timeout))
-
-    def _infer(
-        self,
-        model: str | None,
-        default_model: str,
-        required: Mapping[str, object],
-        optional: Mapping[str, object],
-        timeout: float | None,
-    ) -> Tensors:
-        """Send one request and return the tensors of its answer."""
-        start = time.monotonic()
-        allowed = self._timeout if timeout is None else timeout
-        inputs = build_inputs(required, optional)
-        remaining = allowed - (time.monotonic() - start)
-        try:
-            return self._transport.infer(model or self._model or default_model, inputs, remaining)
-        except StatusError as error:
-            raise translate_error(
-                error.code, error.details, server=self._server, timeout=allowed
-            ) from error
+        return self._call(tasks.DRAW, {"text": text}, optional, model, timeout)
 
     def close(self) -> None:
-        """Close the connection; calls still running in other threads fail."""
-        self._transport.close()
+        """Close the connections; calls still running in other threads are cancelled."""
+        self._closed.set()
+        with self._channels_lock:
+            channels = list(self._channels.values())
+        for channel, _ in channels:
+            channel.close()
 
     def __enter__(self) -> Self:
         return self
@@ -296,3 +305,69 @@ class OFAClient:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _call(
+        self,
+        task: Task[ResultT],
+        required: Mapping[str, object],
+        optional: Mapping[str, object],
+        model: str | None,
+        timeout: float | None,
+    ) -> ResultT:
+        steps = self._core.call(task, required, optional, model, timeout)
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    outcome = self._perform(step)
+                except BaseException as error:  # noqa: BLE001, PERF203 - KeyboardInterrupt too
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(outcome)
+        except StopIteration as done:
+            result: ResultT = done.value
+            return result
+
+    def _perform(self, step: Step) -> Reply | Failure | bytes | None:
+        match step:
+            case Send():
+                return self._send(step)
+            case Read():
+                return step.run()
+            case Wait():
+                if self._closed.wait(step.seconds):
+                    raise CallCancelledError("the client was closed")
+            case LookUp():
+                wait([step.ended], step.seconds)
+            case Close():
+                with self._channels_lock:
+                    gone = [self._channels.pop(each, None) for each in step.servers]
+                for channel_and_call in filter(None, gone):
+                    channel_and_call[0].close()
+        return None
+
+    def _send(self, step: Send) -> Reply | Failure:
+        try:
+            infer = self._infer_of(step.server)
+            # An exception in here, such as KeyboardInterrupt, makes gRPC cancel the call.
+            return Reply(infer(step.message, timeout=step.timeout, metadata=step.metadata))
+        except (grpc.RpcError, ValueError) as error:
+            if self._closed.is_set():
+                raise CallCancelledError("the client was closed") from error
+            if not isinstance(error, grpc.RpcError):
+                raise
+            return to_failure(error)
+
+    def _infer_of(self, server: Server) -> Any:  # noqa: ANN401 - gRPC has no types
+        """Return the call to Triton's ModelInfer on the channel to the server."""
+        known = self._channels.get(server)
+        if known is None:
+            with self._channels_lock:
+                if self._closed.is_set():
+                    raise CallCancelledError("the client was closed")
+                known = self._channels.get(server)
+                if known is None:
+                    channel = self._channel_maker.open(server)
+                    stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+                    known = self._channels[server] = (channel, stub.ModelInfer)
+        return known[1]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from ofa_client._errors import InvalidImageError
+from ofa_client._errors import ImageTooLargeError, InvalidImageError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -40,16 +40,17 @@ ImageInput: TypeAlias = (
     "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile "
     "| npt.NDArray[np.uint8] | Image.Image"
 )
-"""A path, encoded bytes, a file open for reading bytes, a PIL picture, or a numpy array: uint8
-[H, W] (grey), [H, W, 3] (RGB) or [H, W, 4] (RGB and an alpha channel, which is dropped)."""
+"""A path, a URL (http or https), encoded bytes, a file open for reading bytes, a PIL picture, or a
+numpy array: uint8 [H, W] (grey), [H, W, 3] (RGB) or [H, W, 4] (RGB and an alpha channel, which is
+dropped)."""
 
 
 def to_image_bytes(image: ImageInput) -> bytes:
     """Return the picture as encoded bytes.
 
     Raises:
-        InvalidImageError: it cannot be read, is of a form not listed in `ImageInput`, or is over
-            `MAX_IMAGE_BYTES`.
+        InvalidImageError: it cannot be read, or is of a form not listed in `ImageInput`.
+        ImageTooLargeError: it is over `MAX_IMAGE_BYTES`.
         ImportError: a numpy array was given and Pillow is not installed.
     """
     if isinstance(image, (str, os.PathLike)):
@@ -85,7 +86,7 @@ def _read_file(file: BinaryFile) -> bytes:
 
 def _checked(image_bytes: bytes, form: str = "image") -> bytes:
     if len(image_bytes) > MAX_IMAGE_BYTES:
-        raise InvalidImageError(f"{form} is over {MAX_IMAGE_BYTES:,} bytes, the server's limit")
+        raise ImageTooLargeError(f"{form} is over {MAX_IMAGE_BYTES:,} bytes, the server's limit")
     return image_bytes
 
 

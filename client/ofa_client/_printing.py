@@ -31,14 +31,19 @@ Item: TypeAlias = Box | DrawnImage | Label | Text
 
 def to_json(result: Result) -> dict[str, list[dict[str, object]]]:
     """Return the result's list, by its name, in types that JSON has."""
-    ((name, items),) = vars(result).items()
+    name, items = _list_of(result)
     return {name: [_item_to_json(item) for item in items]}
 
 
 def to_lines(result: Result) -> list[str]:
     """Return one line an item: its score or probability and what it is."""
-    (items,) = vars(result).values()
+    _, items = _list_of(result)
     return [_item_to_line(item) for item in items]
+
+
+def _list_of(result: Result) -> tuple[str, tuple[Item, ...]]:
+    [(name, items)] = [(name, items) for name, items in vars(result).items() if name != "call"]
+    return name, items
 
 
 def _item_to_json(item: Item) -> dict[str, object]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from ofa_client._errors import InvalidOptionError, InvalidTextError
-from ofa_client._images import ImageInput, to_image_bytes
-from ofa_client._tensors import CONTENT_NAMES, OPTION_DTYPES, Tensors
+from ofa_client._tensors import CONTENT_NAMES, OPTION_DTYPES
 
 MAX_TEXT_BYTES = 65_536
 """The server's limit on a text in UTF-8; what is over it is refused before it is sent."""
@@ -23,32 +21,21 @@ _ACCEPTED: dict[str, tuple[str, tuple[type, ...]]] = {
 }
 
 
-def build_inputs(required: Mapping[str, object], optional: Mapping[str, object]) -> Tensors:
-    """Return the input tensors of one request, each [1, 1].
+def make_tensor(name: str, value: object) -> npt.NDArray[Any]:
+    """Return one input of a request, [1, 1].
 
     Args:
-        required: pictures and texts by the name of their tensor.
-        optional: more of them, and options; those that are None are left out.
+        name: of the tensor.
+        value: the encoded bytes of a picture, a text, or an option.
 
     Raises:
-        InvalidImageError: the picture cannot be read or is over its limit.
         InvalidTextError: a text is no text or is over its limit.
-        InvalidOptionError: an option is unknown, or a value does not fit its type. Ranges are the
-            server's to check, because they belong to the exported model.
-        ImportError: a numpy array was given as picture and Pillow is not installed.
+        InvalidOptionError: an option does not fit its type. Ranges are the server's to check,
+            because they belong to the exported model.
     """
-    given = {name: value for name, value in optional.items() if value is not None}
-    return {name: _to_tensor(name, value) for name, value in {**required, **given}.items()}
-
-
-def _to_tensor(name: str, value: object) -> npt.NDArray[Any]:
     if name not in CONTENT_NAMES:
         return _option_tensor(name, value)
-    content = (
-        to_image_bytes(cast("ImageInput", value))
-        if name == "image"
-        else _to_text_bytes(name, value)
-    )
+    content = value if name == "image" else _to_text_bytes(name, value)
     return np.array([[content]], dtype=np.object_)
 
 
@@ -69,8 +56,6 @@ def _to_text_bytes(name: str, text: object) -> bytes:
 
 
 def _option_tensor(name: str, value: object) -> npt.NDArray[Any]:
-    if name not in OPTION_DTYPES:
-        raise InvalidOptionError(f"unknown option {name}; known are {', '.join(OPTION_DTYPES)}")
     dtype = np.dtype(OPTION_DTYPES[name])
     kind, accepted = _ACCEPTED[dtype.kind]
     is_flag = isinstance(value, (bool, np.bool_))  # bool counts as int to isinstance

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from ofa_client._calls import CallInfo
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,18 @@ class DrawnImage:
 
 
 @dataclass(frozen=True)
-class CaptioningResult:
+class Result:
+    """What all results have.
+
+    Attributes:
+        call: the request's id, the model's version, attempts and timings; not compared.
+    """
+
+    call: CallInfo = field(default=CallInfo(), kw_only=True, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class CaptioningResult(Result):
     """The captions of a picture; there is at least one."""
 
     captions: tuple[Caption, ...]
@@ -96,7 +109,7 @@ class CaptioningResult:
 
 
 @dataclass(frozen=True)
-class AnsweringResult:
+class AnsweringResult(Result):
     """The answers to a question; there is at least one."""
 
     answers: tuple[Answer, ...]
@@ -108,7 +121,7 @@ class AnsweringResult:
 
 
 @dataclass(frozen=True)
-class GroundingResult:
+class GroundingResult(Result):
     """The boxes around what a text names; there may be none."""
 
     boxes: tuple[Box, ...]
@@ -120,7 +133,7 @@ class GroundingResult:
 
 
 @dataclass(frozen=True)
-class LabelsResult:
+class LabelsResult(Result):
     """The most probable labels; there is at least one."""
 
     labels: tuple[Label, ...]
@@ -132,7 +145,7 @@ class LabelsResult:
 
 
 @dataclass(frozen=True)
-class TextsResult:
+class TextsResult(Result):
     """The texts that were read, summarized or generated; there is at least one."""
 
     texts: tuple[Text, ...]
@@ -144,7 +157,7 @@ class TextsResult:
 
 
 @dataclass(frozen=True)
-class DrawingResult:
+class DrawingResult(Result):
     """The pictures drawn from a text; there is at least one."""
 
     images: tuple[DrawnImage, ...]

@@ -1,22 +1,60 @@
-"""From a gRPC status to the error that it stands for."""
+"""From a gRPC status to the error that it stands for, and to what may help against it."""
 
 from __future__ import annotations
 
+import enum
 import re
 
 from ofa_client._errors import (
+    AuthenticationError,
     DeadlineExceededError,
+    ImageTooLargeError,
     InvalidImageError,
     InvalidOptionError,
     InvalidRequestError,
     InvalidTextError,
     ModelNotReadyError,
     OFAClientError,
-    ServerBusyError,
+    OverloadedError,
     ServerError,
     UnavailableError,
 )
 from ofa_client._tensors import CONTENT_NAMES, OPTION_DTYPES
+
+
+class Remedy(enum.Enum):
+    """What may help against a failure; the server is left alone for a while with the last two."""
+
+    NONE = "the request would fail again"
+    LATER = "the server is busy: another one, or the same one later"
+    SOON = "the server is away: another one, or the same one when it is back"
+    ELSEWHERE = "the server is broken: another one, and never the same"
+
+
+def find_remedy(code: str, details: str) -> Remedy:
+    """Return what may help against a gRPC status, given by its name and its text.
+
+    Every task may be asked again: none changes anything on the server.
+    """
+    match code:
+        case "RESOURCE_EXHAUSTED":
+            return Remedy.LATER
+        case "UNAVAILABLE" if _is_queue_refusal(details):
+            return Remedy.LATER
+        case "UNAVAILABLE" if _is_refusal_of_credentials(details):
+            return Remedy.NONE
+        # Triton cancels the calls that it still holds when it shuts down.
+        case "UNAVAILABLE" | "CANCELLED":
+            return Remedy.SOON
+        # It takes its models down one by one and answers until the last is gone. A model that it
+        # never had is "not found".
+        case "NOT_FOUND" if "no available versions" in details:
+            return Remedy.SOON
+        # Triton does not start a model's process again that has died.
+        case "INTERNAL" if re.search("Stub process .* is not healthy", details):
+            return Remedy.ELSEWHERE
+        case _:
+            return Remedy.NONE
 
 
 def translate_error(code: str, details: str, *, server: str, timeout: float) -> OFAClientError:
@@ -37,11 +75,14 @@ def translate_error(code: str, details: str, *, server: str, timeout: float) -> 
             return DeadlineExceededError(f"{server} did not answer within {timeout:g} s")
         case "NOT_FOUND":
             return ModelNotReadyError(f"{server}: {details}")
+        case "UNAUTHENTICATED" | "PERMISSION_DENIED":
+            return AuthenticationError(f"{server} refuses: {details}", code)
         case "RESOURCE_EXHAUSTED":
-            return ServerBusyError(f"{server} is busy: {details}", code)
+            return OverloadedError(f"{server} is busy: {details}", code)
         case "UNAVAILABLE" if _is_queue_refusal(details):
-            return ServerBusyError(f"{server} is busy: {details}")
-        # Triton cancels the calls that it still holds when it shuts down.
+            return OverloadedError(f"{server} is busy: {details}")
+        case "UNAVAILABLE" if _is_refusal_of_credentials(details):
+            return AuthenticationError(f"{server} refuses: {details}", code)
         case "UNAVAILABLE" | "CANCELLED":
             return UnavailableError(f"{server} is unavailable: {details}", code)
         case _:
@@ -54,6 +95,11 @@ def _is_queue_refusal(details: str) -> bool:
     return "maximum queue size" in details or "Request timeout expired" in details
 
 
+def _is_refusal_of_credentials(details: str) -> bool:
+    # So is a call that Triton restricts to who knows a header, and a certificate of another name.
+    return "This protocol is restricted" in details or "CERTIFICATE_VERIFY_FAILED" in details
+
+
 def _request_error(details: str) -> InvalidRequestError:
     # Triton and the library name the input that is at fault before they name any other, except
     # where Triton first lists the inputs that it got.
@@ -61,6 +107,9 @@ def _request_error(details: str) -> InvalidRequestError:
     for word in re.findall(r"\w+", at_fault):
         if word in OPTION_DTYPES:
             return InvalidOptionError(details)
+        if word == "image":
+            is_size = re.search(r"(bytes|pixels); the limit is", details)
+            return ImageTooLargeError(details) if is_size else InvalidImageError(details)
         if word in CONTENT_NAMES:
-            return InvalidImageError(details) if word == "image" else InvalidTextError(details)
+            return InvalidTextError(details)
     return InvalidRequestError(details)

@@ -14,7 +14,7 @@ from ofa_client import (
     ModelNotReadyError,
     OFAClient,
     OFAClientError,
-    ServerBusyError,
+    OverloadedError,
     UnavailableError,
 )
 from ofa_server.evaluation import BENCHMARKS, Benchmark, EvaluationError, Source
@@ -171,7 +171,7 @@ def _ask_patiently(
     while True:
         try:
             return benchmark.ask(client, images, example)
-        except ServerBusyError:
+        except OverloadedError:
             if time.monotonic() > give_up_at:
                 raise
             time.sleep(_BUSY_PAUSE_S)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tritonclient.grpc import service_pb2
 
 import ofa.errors
 import ofa.image
@@ -17,6 +18,7 @@ from ofa.tasks import TASKS
 from ofa.tensors import TensorSpec
 from ofa_client import OFAClient, _status, _tensors
 from tests.unit import tiny
+from tests.unit.scripted_triton import make_response, read_request
 
 PICTURE, ONE, TWO = b"picture", "one text", "another text"
 SEARCH: dict[str, float] = {
@@ -48,43 +50,49 @@ CASES = sorted(
 )
 
 
-class TaskTransport:
-    """Stands in for the server of one task: answers with tensors of the announced form."""
+class TaskCall:
+    """Stands in for the channel to the server of one task: answers with tensors of its form."""
 
     def __init__(self, answer: tuple[TensorSpec, ...]) -> None:
         self.answer = answer
         self.model = ""
         self.inputs: _tensors.Tensors = {}
 
-    def infer(self, model: str, inputs: _tensors.Tensors, timeout: float) -> _tensors.Tensors:
-        self.model, self.inputs = model, inputs
-        return {
-            spec.name: np.full(
-                # Two results; what has four values a result says so.
-                (1, *(2 if size == -1 else size for size in spec.dims)),
-                b"text" if spec.dtype is np.object_ else 0.5,
-                spec.dtype,
-            )
-            for spec in self.answer
-        }
+    def __call__(
+        self, request: service_pb2.ModelInferRequest, **_: object
+    ) -> service_pb2.ModelInferResponse:
+        self.model, self.inputs = request.model_name, read_request(request)
+        return make_response(
+            {
+                spec.name: np.full(
+                    # Two results; what has four values a result says so.
+                    (1, *(2 if size == -1 else size for size in spec.dims)),
+                    b"text" if spec.dtype is np.object_ else 0.5,
+                    spec.dtype,
+                )
+                for spec in self.answer
+            }
+        )
 
 
 @pytest.mark.parametrize(("name", "search"), CASES)
-def test_a_verb_speaks_as_its_task_does(name: str, search: str) -> None:
+def test_a_verb_speaks_as_its_task_does(
+    name: str, search: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = TASKS[name]
     tensors = task.tensors_for(tiny.make_settings(task, search=search))
     options = {
         spec.name: 1 for spec in tensors.request if spec.name in {task.count_option(), *SEARCH}
     }
-    transport = TaskTransport(tensors.answer)
+    call = TaskCall(tensors.answer)
     client = OFAClient()
-    client._transport = transport
+    monkeypatch.setattr(client, "_infer_of", lambda _: call)
     result = VERBS[name](client, options)
 
-    assert transport.model == task.ensemble
-    assert transport.inputs.keys() == {spec.name for spec in tensors.request}
+    assert call.model == task.ensemble
+    assert call.inputs.keys() == {spec.name for spec in tensors.request}
     for spec in tensors.request:
-        sent = transport.inputs[spec.name]
+        sent = call.inputs[spec.name]
         assert (sent.dtype, sent.shape) == (np.dtype(spec.dtype), (1, *spec.dims)), spec.name
     assert len(getattr(result, task.results)) == 2
 
@@ -119,7 +127,9 @@ def png(width: int, height: int) -> bytes:
 def test_a_refused_image_is_an_invalid_image_to_the_client(image_bytes: bytes) -> None:
     with pytest.raises(ofa.errors.InvalidImageError) as caught:
         ofa.image.decode_image(image_bytes)
-    assert type(refusal(str(caught.value))) is ofa_client.InvalidImageError
+    refused = refusal(str(caught.value))
+    assert isinstance(refused, ofa_client.InvalidImageError)
+    assert isinstance(refused, ofa_client.ImageTooLargeError) == ("the limit is" in refused.message)
 
 
 @pytest.mark.parametrize("name", ["text", "text2"])

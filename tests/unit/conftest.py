@@ -1,16 +1,13 @@
 from collections.abc import Iterator
-from concurrent import futures
 from pathlib import Path
 
-import grpc
 import hypothesis
 import pytest
 import torch
-from tritonclient.grpc import service_pb2_grpc
 
 from ofa.model import OFAModel
 from tests.unit import tiny
-from tests.unit.scripted_triton import ScriptedTriton
+from tests.unit.scripted_triton import ScriptedTriton, scripted_server
 
 # The same examples in every run, however busy the machine.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -60,11 +57,5 @@ def checkpoint_folder(tmp_path: Path, tiny_model: OFAModel, tokenizer_folder: Pa
 @pytest.fixture
 def scripted_triton() -> Iterator[ScriptedTriton]:
     """A scripted server on a free port of the loopback interface."""
-    with futures.ThreadPoolExecutor(max_workers=8) as workers:
-        server = grpc.server(workers, options=[("grpc.max_receive_message_length", -1)])
-        triton = ScriptedTriton()
-        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(triton, server)
-        triton.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-        server.start()
+    with scripted_server() as triton:
         yield triton
-        server.stop(grace=None).wait(timeout=5)

@@ -1,6 +1,8 @@
 """A small gRPC server that speaks Triton's protocol and answers as a test tells it to."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from contextlib import contextmanager
 
 import grpc
 import numpy as np
@@ -46,6 +48,8 @@ class ScriptedTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.models: list[str] = []
         self.requests: list[Tensors] = []
         self.dtypes: list[dict[str, str]] = []
+        self.messages: list[service_pb2.ModelInferRequest] = []
+        self.metadata: list[dict[str, str]] = []
         self.answer: Callable[[Tensors, grpc.ServicerContext], Tensors] = lambda *_: (
             captions_answer(["a red apple"], [-0.5], [[-0.25, -0.75]])
         )
@@ -57,22 +61,31 @@ class ScriptedTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     def ModelInfer(  # noqa: N802 - the name is the protocol's
         self, request: service_pb2.ModelInferRequest, context: grpc.ServicerContext
     ) -> service_pb2.ModelInferResponse:
-        tensors = {}
-        for tensor, raw in zip(request.inputs, request.raw_input_contents, strict=True):
-            flat = (
-                deserialize_bytes_tensor(raw)
-                if tensor.datatype == "BYTES"
-                else np.frombuffer(raw, triton_to_np_dtype(tensor.datatype))
-            )
-            tensors[tensor.name] = flat.reshape(tuple(tensor.shape))
+        tensors = read_request(request)
         self.models.append(request.model_name)
         self.requests.append(tensors)
         self.dtypes.append({tensor.name: tensor.datatype for tensor in request.inputs})
-        return _response(self.answer(tensors, context))
+        self.messages.append(request)
+        self.metadata.append(dict(context.invocation_metadata()))
+        return make_response(self.answer(tensors, context), request.id)
 
 
-def _response(outputs: Tensors) -> service_pb2.ModelInferResponse:
-    response = service_pb2.ModelInferResponse()
+def read_request(request: service_pb2.ModelInferRequest) -> Tensors:
+    """The tensors of a request by name."""
+    tensors = {}
+    for tensor, raw in zip(request.inputs, request.raw_input_contents, strict=True):
+        flat = (
+            deserialize_bytes_tensor(raw)
+            if tensor.datatype == "BYTES"
+            else np.frombuffer(raw, triton_to_np_dtype(tensor.datatype))
+        )
+        tensors[tensor.name] = flat.reshape(tuple(tensor.shape))
+    return tensors
+
+
+def make_response(outputs: Tensors, request_id: str = "") -> service_pb2.ModelInferResponse:
+    """The message that carries the tensors."""
+    response = service_pb2.ModelInferResponse(id=request_id, model_version="7")
     for name, tensor in outputs.items():
         datatype = np_to_triton_dtype(tensor.dtype)
         response.outputs.add(name=name, datatype=datatype, shape=tensor.shape)
@@ -80,3 +93,25 @@ def _response(outputs: Tensors) -> service_pb2.ModelInferResponse:
         raw = serialize_byte_tensor(tensor).item() if is_bytes else tensor.tobytes()
         response.raw_output_contents.append(raw)
     return response
+
+
+@contextmanager
+def scripted_server(
+    credentials: grpc.ServerCredentials | None = None, address: str = "127.0.0.1:0"
+) -> Iterator[ScriptedTriton]:
+    """A scripted server on a free port of the loopback interface, with TLS if asked for."""
+    triton = ScriptedTriton()
+    with futures.ThreadPoolExecutor(max_workers=8) as workers:
+        server = grpc.server(workers, options=[("grpc.max_receive_message_length", -1)])
+        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(triton, server)
+        port = (
+            server.add_insecure_port(address)
+            if credentials is None
+            else server.add_secure_port(address, credentials)
+        )
+        triton.address = f"127.0.0.1:{port}"
+        server.start()
+        try:
+            yield triton
+        finally:
+            server.stop(grace=None).wait(timeout=5)

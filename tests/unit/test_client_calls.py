@@ -14,8 +14,10 @@ import pytest
 
 from ofa_client import (
     MAX_IMAGE_BYTES,
+    AuthenticationError,
     Caption,
     DeadlineExceededError,
+    ImageTooLargeError,
     InvalidImageError,
     InvalidOptionError,
     InvalidRequestError,
@@ -23,7 +25,7 @@ from ofa_client import (
     ModelNotReadyError,
     OFAClient,
     OFAClientError,
-    ServerBusyError,
+    OverloadedError,
     ServerError,
     UnavailableError,
 )
@@ -125,7 +127,13 @@ def test_the_largest_image_passes_and_a_larger_one_is_not_sent(
 
 
 STATUSES = [
-    ("INVALID_ARGUMENT", "image is 4000 x 200 pixels; the limit is 3000", InvalidImageError),
+    ("INVALID_ARGUMENT", "image is 4000 x 200 pixels; the limit is 3000", ImageTooLargeError),
+    (
+        "INVALID_ARGUMENT",
+        "in ensemble 'caption', image has 10,485,761 bytes; the limit is 10,485,760",
+        ImageTooLargeError,
+    ),
+    ("INVALID_ARGUMENT", "image has 101 JPEG scans; the limit is 100", InvalidImageError),
     ("INVALID_ARGUMENT", "in ensemble 'caption', image cannot be decoded", InvalidImageError),
     (
         "INVALID_ARGUMENT",
@@ -150,10 +158,13 @@ STATUSES = [
         InvalidTextError,
     ),
     ("INVALID_ARGUMENT", "batch-size must be <= 1 for 'caption'", InvalidRequestError),
-    ("UNAVAILABLE", "in ensemble 'caption', Exceeds maximum queue size", ServerBusyError),
-    ("UNAVAILABLE", "[request id: <id_unknown>] Exceeds maximum queue size", ServerBusyError),
-    ("UNAVAILABLE", "in ensemble 'caption', Request timeout expired", ServerBusyError),
-    ("RESOURCE_EXHAUSTED", "too many requests", ServerBusyError),
+    ("UNAVAILABLE", "in ensemble 'caption', Exceeds maximum queue size", OverloadedError),
+    ("UNAVAILABLE", "[request id: <id_unknown>] Exceeds maximum queue size", OverloadedError),
+    ("UNAVAILABLE", "in ensemble 'caption', Request timeout expired", OverloadedError),
+    ("RESOURCE_EXHAUSTED", "too many requests", OverloadedError),
+    ("UNAUTHENTICATED", "no token", AuthenticationError),
+    ("PERMISSION_DENIED", "not with this token", AuthenticationError),
+    ("UNAVAILABLE", "This protocol is restricted, expecting header 'x'", AuthenticationError),
     ("UNAVAILABLE", "Socket closed", UnavailableError),
     ("CANCELLED", "CANCELLED", UnavailableError),
     ("NOT_FOUND", "Request for unknown model: 'caption' is not found", ModelNotReadyError),
@@ -171,14 +182,16 @@ STATUSES = [
     ("code", "details", "expected"), STATUSES, ids=lambda value: str(value)[:50]
 )
 def test_each_status_has_its_error(
-    client: OFAClient,
     scripted_triton: ScriptedTriton,
     code: str,
     details: str,
     expected: type[OFAClientError],
 ) -> None:
     scripted_triton.fail(grpc.StatusCode[code], details)
-    with pytest.raises(OFAClientError) as caught:
+    with (
+        OFAClient(scripted_triton.address, timeout=20, retry=None) as client,
+        pytest.raises(OFAClientError) as caught,
+    ):
         client.caption(b"picture")
     assert type(caught.value) is expected
     assert caught.value.code == code
@@ -190,10 +203,10 @@ def test_each_status_has_its_error(
 
 def test_an_error_survives_pickling(client: OFAClient, scripted_triton: ScriptedTriton) -> None:
     scripted_triton.fail(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many")
-    with pytest.raises(ServerBusyError) as caught:
+    with pytest.raises(OverloadedError) as caught:
         client.caption(b"picture")
     copy = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - our own bytes
-    assert type(copy) is ServerBusyError
+    assert type(copy) is OverloadedError
     assert (copy.code, copy.message) == (caught.value.code, caught.value.message)
 
 
@@ -242,9 +255,17 @@ def test_nobody_listening_is_unavailable() -> None:
     assert caught.value.code == "UNAVAILABLE"
 
 
-def test_a_url_is_not_an_address() -> None:
-    with pytest.raises(ValueError, match="server must be HOST:PORT of the gRPC port, not 'http://"):
-        OFAClient("http://localhost:8000")
+@pytest.mark.parametrize(
+    "address", ["http://localhost:8000", "localhost", "", ":8001", "dns:///name", "localhost:grpc"]
+)
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(ValueError, match=f"server must be HOST:PORT .*, not '{address}'"):
+        OFAClient(address)
+
+
+def test_no_address_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one server"):
+        OFAClient([])
 
 
 @pytest.mark.parametrize(

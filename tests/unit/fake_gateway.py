@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from starlette.types import ASGIApp
@@ -12,6 +13,7 @@ from ofa_client import (
     Answer,
     AnsweringResult,
     Box,
+    CallInfo,
     Caption,
     CaptioningResult,
     DrawingResult,
@@ -90,7 +92,7 @@ class FakeClient:
                     raise
             if self.error is not None:
                 raise self.error
-            return RESULTS[verb]
+            return replace(RESULTS[verb], call=CallInfo(request_id="0123"))
 
         if verb not in RESULTS:
             raise AttributeError(verb)

@@ -205,6 +205,7 @@ def test_a_stream_has_the_same_answer(http: TestClient) -> None:
     options = {"stream": True, "stream_options": {"include_usage": True}}
     response = complete(http, said("", PICTURE), n=2, **options)
     assert response.headers["content-type"].startswith("text/event-stream")
+    assert response.headers["X-Request-ID"] == "0123"
     *events, end = [event.removeprefix("data: ") for event in response.text.strip().split("\n\n")]
     assert end == "[DONE]"
     chunks = [json.loads(event) for event in events]

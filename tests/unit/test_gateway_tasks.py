@@ -98,6 +98,7 @@ def test_every_route_hands_its_fields_to_its_verb(
         **options,
         "model": route.task,
     }
+    assert response.headers["X-Request-ID"] == "0123"
     answer = response.json()
     assert answer.pop("model") == route.task
     assert answer.pop("seconds") >= 0
@@ -265,9 +266,10 @@ def test_what_the_model_server_said_is_logged(
     http: TestClient, client: FakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     client.error = ServerError("10.0.0.1:8001: the stub is not healthy")
+    client.error.request_id = "0123"
     with caplog.at_level(logging.WARNING):
-        post_json(http)
-    assert "the stub is not healthy" in caplog.text
+        assert post_json(http).headers["X-Request-ID"] == "0123"
+    assert "0123: server_error: 10.0.0.1:8001: the stub is not healthy" in caplog.text
 
 
 def test_the_client_s_estimate_says_when_to_try_again(http: TestClient, client: FakeClient) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass
 
 import tritonclient.grpc.aio as triton
@@ -104,14 +105,16 @@ def _either(tasks: AbstractSet[str]) -> str:
 
 
 class Catalogue:
-    """The models of one Triton server. It belongs to one event loop.
+    """The models of one or more Triton servers, which are taken to have the same ones.
+
+    It belongs to one event loop.
 
     Args:
-        server: HOST:PORT of the server's gRPC port.
+        servers: HOST:PORT of each server's gRPC port, or dns:///HOST:PORT.
     """
 
-    def __init__(self, server: str) -> None:
-        self._triton = triton.InferenceServerClient(server)
+    def __init__(self, servers: Sequence[str]) -> None:
+        self._servers = [triton.InferenceServerClient(server) for server in servers]
         self._lock = asyncio.Lock()
         self._fresh_until = 0.0
         self._models: list[ServedModel] = []
@@ -131,40 +134,47 @@ class Catalogue:
             return self._models
 
     async def is_ready(self) -> bool:
-        """Returns whether the server says that it and all its models are ready."""
-        try:
-            return bool(await self._triton.is_server_ready(client_timeout=_TIMEOUT_S))
-        except InferenceServerException:
-            return False
+        """Returns whether a server says that it and all its models are ready."""
+        for server in self._servers:
+            with suppress(InferenceServerException):
+                if await server.is_server_ready(client_timeout=_TIMEOUT_S):
+                    return True
+        return False
 
     async def aclose(self) -> None:
-        """Closes the connection."""
-        await self._triton.close()
+        """Closes the connections."""
+        for server in self._servers:
+            await server.close()
 
     async def _read(self) -> list[ServedModel]:
-        try:
-            index = await self._triton.get_model_repository_index(client_timeout=_TIMEOUT_S)
-            ready = [
-                (model.name, model.version) for model in index.models if model.state == "READY"
-            ]
-            for key in ready:
-                if key not in self._known:
-                    self._known[key] = await self._describe(*key)
-        except InferenceServerException as error:
-            raise unavailable() from error
+        """Asks one server after the other until one answers."""
+        for server in self._servers:
+            with suppress(InferenceServerException):
+                return await self._read_from(server)
+        raise unavailable()
+
+    async def _read_from(self, server: triton.InferenceServerClient) -> list[ServedModel]:
+        index = await server.get_model_repository_index(client_timeout=_TIMEOUT_S)
+        ready = [(model.name, model.version) for model in index.models if model.state == "READY"]
+        for key in ready:
+            if key not in self._known:
+                self._known[key] = await _describe(server, *key)
         # What is gone may come back as something else.
         self._known = {key: self._known[key] for key in ready}
         # Of several versions the server answers with the newest unless told otherwise.
         newest = {name: model for (name, _), model in self._known.items()}
         return sorted((model for model in newest.values() if model), key=lambda model: model.name)
 
-    async def _describe(self, name: str, version: str) -> ServedModel | None:
-        metadata = await self._triton.get_model_metadata(name, version, client_timeout=_TIMEOUT_S)
-        # The members have such tensors too, and nothing checks what goes straight to them.
-        if metadata.platform != "ensemble":
-            return None
-        task = task_of(
-            (tensor.name for tensor in metadata.inputs),
-            (tensor.name for tensor in metadata.outputs),
-        )
-        return ServedModel(name, task, int(time.time())) if task else None
+
+async def _describe(
+    server: triton.InferenceServerClient, name: str, version: str
+) -> ServedModel | None:
+    metadata = await server.get_model_metadata(name, version, client_timeout=_TIMEOUT_S)
+    # The members have such tensors too, and nothing checks what goes straight to them.
+    if metadata.platform != "ensemble":
+        return None
+    task = task_of(
+        (tensor.name for tensor in metadata.inputs),
+        (tensor.name for tensor in metadata.outputs),
+    )
+    return ServedModel(name, task, int(time.time())) if task else None

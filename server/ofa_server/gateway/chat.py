@@ -21,7 +21,7 @@ from ofa_server.gateway.chat_forms import (
     to_events,
 )
 from ofa_server.gateway.descriptions import asks_for_description, is_chinese
-from ofa_server.gateway.errors import ApiError
+from ofa_server.gateway.errors import REQUEST_ID, ApiError
 from ofa_server.gateway.gateway import Deadline, Gateway
 from ofa_server.gateway.health import AUTOMATIC, CHAT_ROUTE
 from ofa_server.gateway.pictures import read_picture
@@ -64,7 +64,7 @@ def chat_router(gateway: Gateway) -> APIRouter:
         description=ChatRequest.__doc__,
         openapi_extra={"requestBody": {"required": True, "content": body}},
     )
-    async def complete(request: Request) -> ChatCompletion | Response:
+    async def complete(request: Request, response: Response) -> ChatCompletion | Response:
         with gateway.place() as deadline:
             chat = await gateway.read(request, ChatRequest, deadline)
             _refuse_what_cannot_be_done(chat)
@@ -72,11 +72,12 @@ def chat_router(gateway: Gateway) -> APIRouter:
             model = choose(question, await gateway.catalogue.models(), chat.model)
             result = await _ask(gateway, request, model, question, chat, deadline)
         completion = to_completion(result, model.name, chat)
+        response.headers[REQUEST_ID] = result.call.request_id
         if not chat.stream:
             return completion
         include_usage = chat.stream_options is not None and chat.stream_options.include_usage
         events = to_events(completion, include_usage=include_usage)
-        return StreamingResponse(events, media_type="text/event-stream")
+        return StreamingResponse(events, 200, response.headers, "text/event-stream")
 
     return router
 

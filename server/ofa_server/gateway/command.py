@@ -13,9 +13,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ofa gateway`."""
     parser.add_argument(
         "--server",
-        default="localhost:8001",
+        nargs="+",
+        default=["localhost:8001"],
         metavar="HOST:PORT",
-        help="gRPC port of the model server (default: %(default)s)",
+        help="gRPC ports of the model servers, which take turns (default: localhost:8001)",
     )
     parser.add_argument("--host", default="127.0.0.1", help="to listen on (default: %(default)s)")
     parser.add_argument(

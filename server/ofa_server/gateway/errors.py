@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from ofa_client import (
+    CallCancelledError,
     DeadlineExceededError,
     ImageTooLargeError,
     InvalidImageError,
@@ -25,6 +26,9 @@ from ofa_client import (
 )
 
 _log = logging.getLogger(__name__)
+
+#: Header with what the model server knows the request by, in its log and traces too.
+REQUEST_ID = "X-Request-ID"
 
 #: Seconds after which a refused request may try again, where the client knows no better.
 RETRY_AFTER_S = 1
@@ -86,7 +90,7 @@ def from_client_error(error: OFAClientError) -> ApiError:
             return ApiError(
                 503, "model_not_ready", "the model is not ready", retry_after=RETRY_AFTER_S
             )
-        case UnavailableError():
+        case UnavailableError() | CallCancelledError():
             return unavailable()
         case _:
             return ApiError(502, "server_error", "the model server has failed; its log says more")
@@ -131,8 +135,8 @@ def add_error_handlers(app: FastAPI) -> None:
     def on_client_error(request: Request, error: OFAClientError) -> Response:
         answered = from_client_error(error)
         if answered.status in (502, 503):
-            _log.warning("%s: %s", answered.code, error)
-        return _response(request, answered)
+            _log.warning("%s: %s: %s", error.request_id, answered.code, error)
+        return _response(request, answered, error.request_id)
 
     @app.exception_handler(ValidationError)
     def on_validation_error(request: Request, error: ValidationError) -> Response:
@@ -154,7 +158,7 @@ def add_error_handlers(app: FastAPI) -> None:
         return _response(request, ApiError(500, "internal_error", "the gateway has failed"))
 
 
-def _response(request: Request, error: ApiError) -> Response:
+def _response(request: Request, error: ApiError, request_id: str = "") -> Response:
     request.state.outcome = error.code
     body = {
         "code": error.code,
@@ -162,7 +166,7 @@ def _response(request: Request, error: ApiError) -> Response:
         "type": "invalid_request_error" if error.status < 429 else "server_error",
         "param": error.param,
     }
-    headers = {}
+    headers = {REQUEST_ID: request_id} if request_id else {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
     return JSONResponse({"error": body}, error.status, headers)

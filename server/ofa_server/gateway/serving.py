@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -24,13 +25,13 @@ class GatewaySettings:
     """Whom to ask and where to listen.
 
     Attributes:
-        server: HOST:PORT of the model server's gRPC port.
+        servers: HOST:PORT of each model server's gRPC port, or dns:///HOST:PORT.
         host: address to listen on.
         port: to listen on.
         timeout: seconds for a request, from its first byte to the answer.
     """
 
-    server: str = "localhost:8001"
+    servers: Sequence[str] = ("localhost:8001",)
     host: str = "127.0.0.1"
     port: int = 8080
     timeout: float = 60.0
@@ -48,10 +49,11 @@ def serve(settings: GatewaySettings) -> None:
 
 async def _serve(settings: GatewaySettings) -> None:
     try:
-        client = AsyncOFAClient(settings.server)
+        # Pictures come with requests: nothing is fetched, whatever a request says.
+        client = AsyncOFAClient(settings.servers, urls=None)
     except ValueError as error:
         raise ServerError(str(error)) from error
-    async with client, aclosing(Catalogue(settings.server)) as catalogue:
+    async with client, aclosing(Catalogue(settings.servers)) as catalogue:
         config = uvicorn.Config(
             make_app(client, catalogue, timeout=settings.timeout),
             host=settings.host,

@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 
 from ofa_server.gateway import answers, requests
 from ofa_server.gateway.catalogue import choose_model
+from ofa_server.gateway.errors import REQUEST_ID
 from ofa_server.gateway.gateway import Gateway
 
 
@@ -138,14 +139,15 @@ def task_router(gateway: Gateway) -> APIRouter:
 
 def _endpoint(
     gateway: Gateway, route: TaskRoute
-) -> Callable[[Request], Awaitable[answers.TaskAnswer]]:
-    async def ask(request: Request) -> answers.TaskAnswer:
+) -> Callable[[Request, Response], Awaitable[answers.TaskAnswer]]:
+    async def ask(request: Request, response: Response) -> answers.TaskAnswer:
         with gateway.place() as deadline:
             body = await gateway.read(request, route.request, deadline)
             start = time.monotonic()
             model = choose_model(await gateway.catalogue.models(), {route.task}, body.model)
             arguments = body.model_dump(exclude={"model"}, exclude_none=True)
             result = await gateway.ask(request, route.verb, arguments, model.name, deadline)
+            response.headers[REQUEST_ID] = result.call.request_id
             return answers.to_answer(result, model.name, time.monotonic() - start)
 
     return ask

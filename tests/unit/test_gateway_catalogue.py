@@ -4,72 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from concurrent import futures
 from contextlib import aclosing
 
-import grpc
 import pytest
-from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from ofa.tasks import TASKS, Task
 from ofa_server.gateway import catalogue
 from ofa_server.gateway.catalogue import Catalogue, ServedModel, choose_model, task_of
 from ofa_server.gateway.errors import ApiError
 from tests.unit import tiny
-
-CAPTION = (["image", "num_captions"], ["captions", "scores"])
-VQA = (["image", "text"], ["answers", "scores"])
-
-
-class Index(service_pb2_grpc.GRPCInferenceServiceServicer):
-    """A Triton of which only the list of models works.
-
-    Attributes:
-        models: by name: state, platform, inputs and outputs.
-        num_described: how often a model was asked about.
-    """
-
-    def __init__(self) -> None:
-        self.models: dict[str, tuple[str, str, list[str], list[str]]] = {}
-        self.ready = True
-        self.num_described = 0
-
-    def RepositoryIndex(  # noqa: N802 - the names are the protocol's
-        self, request: object, context: object
-    ) -> service_pb2.RepositoryIndexResponse:
-        response = service_pb2.RepositoryIndexResponse()
-        for name, (state, *_) in self.models.items():
-            response.models.add(name=name, version="1", state=state)
-        return response
-
-    def ModelMetadata(  # noqa: N802
-        self, request: service_pb2.ModelMetadataRequest, context: object
-    ) -> service_pb2.ModelMetadataResponse:
-        self.num_described += 1
-        _, platform, inputs, outputs = self.models[request.name]
-        response = service_pb2.ModelMetadataResponse(name=request.name, platform=platform)
-        for tensor in inputs:
-            response.inputs.add(name=tensor)
-        for tensor in outputs:
-            response.outputs.add(name=tensor)
-        return response
-
-    def ServerReady(  # noqa: N802
-        self, request: object, context: object
-    ) -> service_pb2.ServerReadyResponse:
-        return service_pb2.ServerReadyResponse(ready=self.ready)
+from tests.unit.listing_triton import CAPTION, VQA, Listed, ListingTriton, running
 
 
 @pytest.fixture
-def index() -> Iterator[Index]:
-    with futures.ThreadPoolExecutor(max_workers=2) as workers:
-        server = grpc.server(workers)
-        index = Index()
-        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(index, server)
-        index.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-        server.start()
-        yield index
-        server.stop(grace=None).wait(timeout=5)
+def triton() -> Iterator[ListingTriton]:
+    triton = ListingTriton()
+    with running(triton):
+        yield triton
 
 
 @pytest.fixture(autouse=True)
@@ -87,24 +38,24 @@ def test_a_task_is_known_by_its_tensors(task: type[Task]) -> None:
         assert found == task.ensemble
 
 
-def test_what_is_ready_and_public_and_ours_is_listed(index: Index) -> None:
-    index.models = {
-        "vqa": ("READY", "ensemble", *VQA),
-        "mine_zh": ("READY", "ensemble", *CAPTION),
-        "caption_postprocess": ("READY", "", *CAPTION),
-        "broken": ("UNAVAILABLE", "ensemble", *CAPTION),
-        "resnet": ("READY", "ensemble", ["data"], ["labels"]),
+def test_what_is_ready_and_public_and_ours_is_listed(triton: ListingTriton) -> None:
+    triton.listed = {
+        "vqa": VQA,
+        "mine_zh": CAPTION,
+        "caption_postprocess": CAPTION._replace(platform=""),
+        "broken": CAPTION._replace(state="UNAVAILABLE"),
+        "resnet": Listed(("data",), ("labels",)),
     }
 
     async def listed() -> Sequence[ServedModel]:
-        async with aclosing(Catalogue([index.address])) as models:
+        async with aclosing(Catalogue([triton.address])) as models:
             first = await models.models()
-            num_described = index.num_described
+            num_described = triton.num_described
             assert await models.models() == first
-            assert index.num_described == num_described, "what is known is not asked for again"
-            index.models["vqa"] = ("UNAVAILABLE", "ensemble", *VQA)
+            assert triton.num_described == num_described, "what is known is not asked for again"
+            triton.listed["vqa"] = VQA._replace(state="UNAVAILABLE")
             assert [model.name for model in await models.models()] == ["mine_zh"]
-            index.models["vqa"] = ("READY", "ensemble", *CAPTION)
+            triton.listed["vqa"] = CAPTION
             assert [model.task for model in await models.models()] == ["caption"] * 2
             return first
 
@@ -115,15 +66,15 @@ def test_what_is_ready_and_public_and_ours_is_listed(index: Index) -> None:
     ]
 
 
-def test_a_server_that_does_not_answer_is_passed_over(index: Index) -> None:
-    index.models = {"vqa": ("READY", "ensemble", *VQA)}
+def test_a_server_that_does_not_answer_is_passed_over(triton: ListingTriton) -> None:
+    triton.listed = {"vqa": VQA}
 
     async def scenario() -> None:
         # Nobody can listen on port 0.
-        async with aclosing(Catalogue(["127.0.0.1:0", index.address])) as models:
+        async with aclosing(Catalogue(["127.0.0.1:0", triton.address])) as models:
             assert [model.name for model in await models.models()] == ["vqa"]
             assert await models.is_ready()
-            index.ready = False
+            triton.ready = False
             assert not await models.is_ready()
         async with aclosing(Catalogue(["127.0.0.1:0"])) as models:
             assert not await models.is_ready()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,9 @@ import pytest
 from ofa_client import OFAClient
 from ofa_server.evaluation.boxes import overlap
 from tests.server.evaluating import evaluate, write_truth
-from tests.server.processes import OFA, ServeProcess, serving
+from tests.server.processes import ServeProcess
 
 ROOT = Path(__file__).parents[2]
-ENGLISH = ROOT / "checkpoints" / "ofa-emoji-tiny_en"
-CHINESE = ROOT / "checkpoints" / "ofa-emoji-tiny_zh"
 # A sample's file name says what it shows; a sign's, what there is to read.
 SAMPLES = sorted((ROOT / "samples").iterdir())
 SIGNS = [picture for picture in SAMPLES if picture.stem.startswith("sign_")]
@@ -30,9 +27,6 @@ WRONG_CAPTIONS = {
     "a_hot_dog_above_a_cookie",
 }
 WRONG_CLAIMS = {"the picture shows a dog"}
-TASKS = sorted(
-    file.stem for file in (ENGLISH / "tasks").glob("*.json") if not file.stem.endswith("_labels")
-)
 # What the demo asks; what is true follows from the names of the files.
 REQUESTS: dict[str, list[dict[str, str]]] = json.loads(
     (ROOT / "examples" / "requests.json").read_text("utf-8")
@@ -46,21 +40,6 @@ DRAWN = {
     ("an_egg_to_the_left_of_an_anchor.png", "the anchor"): (190, 103, 299, 276),
     ("a_telephone_above_a_cat.jpg", "the cat"): (83, 194, 236, 376),
 }
-
-
-@pytest.fixture(scope="module")
-def bundled_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
-    scratch = tmp_path_factory.mktemp("bundled")
-    exports = [
-        [ENGLISH],
-        *([ENGLISH, "--configuration", ENGLISH / "tasks" / f"{task}.json"] for task in TASKS),
-        [CHINESE, "--name", "caption_zh"],
-    ]
-    for export in exports:
-        command = [OFA, "export", *export, "--repository", scratch / "models"]
-        subprocess.run(command, check=True, timeout=180)
-    with serving(scratch / "models", scratch / "server.log") as server:
-        yield server
 
 
 @pytest.fixture

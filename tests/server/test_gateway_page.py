@@ -214,7 +214,7 @@ def test_a_busy_server_is_told_from_a_bad_picture(
     page: Page, request: pytest.FixtureRequest
 ) -> None:
     def refuse(route: Route) -> None:
-        error = {"code": "overloaded", "message": "too many requests are waiting; try again later"}
+        error = {"code": "overloaded", "message": "too many requests are waiting"}
         route.fulfill(status=429, headers={"Retry-After": "2"}, body=json.dumps({"error": error}))
 
     page.route("**/v1/captions", refuse)
@@ -240,9 +240,14 @@ def test_all_of_it_goes_by_keyboard(page: Page) -> None:
     page.locator("#tasks input:checked").focus()
     page.keyboard.press("ArrowRight")
     expect(first_result(page)).to_have_text("an ambulance")
-    page.keyboard.press("Tab")
-    page.keyboard.type(" or right?")
-    assert page.locator("#text1").input_value().endswith(" or right?")
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "text1":
+            break
+    page.keyboard.press("ControlOrMeta+A")
+    page.keyboard.type("how many things are there?")
+    page.keyboard.press("Enter")
+    expect(first_result(page)).to_have_text("two")
 
 
 def test_the_page_is_dark_where_the_machine_is(

@@ -98,7 +98,7 @@ def from_client_error(error: OFAClientError) -> ApiError:
 
 def overloaded(retry_after: float = RETRY_AFTER_S) -> ApiError:
     """Returns the refusal of one request too many."""
-    message = "too many requests are waiting; try again later"
+    message = "too many requests are waiting"
     return ApiError(429, "overloaded", message, retry_after=retry_after)
 
 

@@ -13,6 +13,8 @@ import pytest
 from ofa.image import MAX_IMAGE_BYTES, MAX_IMAGE_SIDE
 from ofa.tasks import TASKS
 from ofa_client import AsyncOFAClient, SearchOptions
+from ofa_server.gateway.bodies import MAX_BODY_BYTES
+from ofa_server.gateway.gateway import MAX_REQUESTS
 from ofa_server.gateway.page import SAMPLES
 from ofa_server.gateway.tasks import ROUTES, TaskRoute
 
@@ -74,6 +76,25 @@ def test_the_page_has_the_limits_of_the_library() -> None:
 def test_the_page_names_no_other_server() -> None:
     addresses = set(re.findall(r"https?://[^\s'\"`]+", HTML))
     assert addresses == {"http://www.w3.org/2000/svg"}
+
+
+def test_the_page_of_the_docs_has_the_limits() -> None:
+    for limit in (MAX_IMAGE_BYTES, MAX_IMAGE_SIDE, MAX_BODY_BYTES):
+        assert f"{limit:,}" in DOCS
+    assert f"At most {MAX_REQUESTS} requests are under way" in DOCS
+
+
+def test_the_page_of_the_docs_names_every_error() -> None:
+    sources = (ROOT / "server/ofa_server/gateway").glob("*.py")
+    raised = {
+        found
+        for source in sources
+        for found in re.findall(r'ApiError\(\s*(\d{3}),\s*"(\w+)"', source.read_text("utf-8"))
+    }
+    rows = re.findall(r"^\| (\d{3}) \| (.+?) \|", DOCS, re.MULTILINE)
+    told = {(status, code) for status, codes in rows for code in re.findall(r"`(\w+)`", codes)}
+    assert raised - told == {("500", "internal_error")}
+    assert told - raised == {("404", "not_found")}
 
 
 def test_the_page_of_the_docs_names_every_route() -> None:

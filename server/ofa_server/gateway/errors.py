@@ -128,32 +128,32 @@ def add_error_handlers(app: FastAPI) -> None:
     """Makes every error of the routes a JSON body in OpenAI's form."""
 
     @app.exception_handler(ApiError)
-    def on_api_error(request: Request, error: ApiError) -> Response:
+    async def on_api_error(request: Request, error: ApiError) -> Response:
         return _response(request, error)
 
     @app.exception_handler(OFAClientError)
-    def on_client_error(request: Request, error: OFAClientError) -> Response:
+    async def on_client_error(request: Request, error: OFAClientError) -> Response:
         answered = from_client_error(error)
         if answered.status in (502, 503):
             _log.warning("%s: %s: %s", error.request_id, answered.code, error)
         return _response(request, answered, error.request_id)
 
     @app.exception_handler(ValidationError)
-    def on_validation_error(request: Request, error: ValidationError) -> Response:
+    async def on_validation_error(request: Request, error: ValidationError) -> Response:
         return _response(request, from_validation_error(error))
 
     @app.exception_handler(ClientDisconnect)
-    def on_disconnect(request: Request, _: ClientDisconnect) -> Response:
+    async def on_disconnect(request: Request, _: ClientDisconnect) -> Response:
         request.state.outcome = "cancelled"
         return Response(status_code=_CLIENT_CLOSED)
 
     @app.exception_handler(HTTPException)
-    def on_http_exception(request: Request, error: HTTPException) -> Response:
+    async def on_http_exception(request: Request, error: HTTPException) -> Response:
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
         return _response(request, ApiError(error.status_code, code, error.detail))
 
     @app.exception_handler(Exception)
-    def on_fault(request: Request, _: Exception) -> Response:
+    async def on_fault(request: Request, _: Exception) -> Response:
         # Starlette raises the error again behind this answer, so that uvicorn logs its traceback.
         return _response(request, ApiError(500, "internal_error", "the gateway has failed"))
 

@@ -72,7 +72,7 @@ class Metrics:
         router = APIRouter(tags=["health"])
 
         @router.get("/metrics", summary="Figures for Prometheus", response_class=Response)
-        def metrics() -> Response:
+        async def metrics() -> Response:
             return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
 
         return router

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -44,6 +45,8 @@ def serve(settings: GatewaySettings) -> None:
         ServerError: the address cannot be listened on, or that of the model server is none.
     """
     check_ports(settings.host, {"HTTP": settings.port})
+    # What routes and client have to say stands among uvicorn's own lines.
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s:  %(name)s: %(message)s")
     asyncio.run(_serve(settings))
 
 

@@ -262,6 +262,11 @@ def test_the_page_is_dark_where_the_machine_is(
     page.close()
 
 
+def test_the_api_page_needs_nobody_else(page: Page) -> None:
+    page.goto(f"{page.url}docs")
+    expect(page.locator(".opblock").first).to_be_visible()
+
+
 def test_a_gateway_without_models_says_so(page: Page) -> None:
     page.route("**/v1/models", lambda route: route.fulfill(status=503, body='{"error": {}}'))
     page.reload()

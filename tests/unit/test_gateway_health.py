@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -86,5 +87,7 @@ def test_the_openapi_page_describes_both_forms_of_a_body() -> None:
     assert contents.keys() == {"multipart/form-data", "application/json"}
     for content in contents.values():
         assert set(content["schema"]["required"]) == {"image", "question"}
+    chat = paths["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]
+    assert "$ref" not in json.dumps([contents, chat])
     form = contents["multipart/form-data"]["schema"]["properties"]
     assert form["image"] == {"type": "string", "format": "binary"}

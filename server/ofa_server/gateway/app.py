@@ -10,17 +10,14 @@ from starlette.types import ASGIApp
 
 from ofa_client import AsyncOFAClient
 from ofa_server.gateway.chat import chat_router
-from ofa_server.gateway.errors import add_error_handlers
+from ofa_server.gateway.errors import ErrorAnswer, add_error_handlers
 from ofa_server.gateway.gateway import Gateway, Models
 from ofa_server.gateway.health import health_router
 from ofa_server.gateway.metrics import Metrics
 from ofa_server.gateway.page import add_page
 from ofa_server.gateway.tasks import task_router
 
-_DESCRIPTION = """\
-OFA's tasks over HTTP: pictures as files in a form or as base64 in JSON. Errors are
-`{"error": {"code", "message", "type", "param"}}`.
-"""
+_DESCRIPTION = "OFA's tasks over HTTP: pictures as files in a form or as base64 in JSON."
 
 
 def make_app(client: AsyncOFAClient, catalogue: Models, *, timeout: float) -> ASGIApp:
@@ -37,6 +34,7 @@ def make_app(client: AsyncOFAClient, catalogue: Models, *, timeout: float) -> AS
         redoc_url=None,
         title="OFA gateway",
         description=_DESCRIPTION,
+        responses={"4XX": {"model": ErrorAnswer}, "5XX": {"model": ErrorAnswer}},
         version=importlib.metadata.version("ofa-triton"),
     )
     metrics = Metrics()

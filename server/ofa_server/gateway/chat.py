@@ -24,6 +24,7 @@ from ofa_server.gateway.descriptions import asks_for_description, is_chinese
 from ofa_server.gateway.errors import REQUEST_ID, ApiError
 from ofa_server.gateway.gateway import Deadline, Gateway
 from ofa_server.gateway.health import AUTOMATIC, CHAT_ROUTE
+from ofa_server.gateway.openapi import json_body
 from ofa_server.gateway.pictures import read_picture
 
 #: By the tasks that answer in words to a picture: the client's verb, where it takes the text, and
@@ -55,14 +56,13 @@ class Question:
 def chat_router(gateway: Gateway) -> APIRouter:
     """Returns the route of chat completions."""
     router = APIRouter(tags=["OpenAI"])
-    body = {"application/json": {"schema": ChatRequest.model_json_schema()}}
 
     @router.post(
         CHAT_ROUTE,
         response_model=ChatCompletion,
         summary="Caption a picture or answer a question about it, in OpenAI's form",
         description=ChatRequest.__doc__,
-        openapi_extra={"requestBody": {"required": True, "content": body}},
+        openapi_extra=json_body(ChatRequest),
     )
     async def complete(request: Request, response: Response) -> ChatCompletion | Response:
         with gateway.place() as deadline:
@@ -174,9 +174,11 @@ def _max_tokens(chat: ChatRequest) -> int | None:
 
 def _texts_of(result: Result) -> Sequence[Text]:
     match result:
-        case CaptioningResult(captions=texts) | AnsweringResult(answers=texts):
-            return texts
-        case TextsResult(texts=texts):
+        case (
+            CaptioningResult(captions=texts)
+            | AnsweringResult(answers=texts)
+            | TextsResult(texts=texts)
+        ):
             return texts
     raise TypeError(f"{type(result).__name__} has no texts")
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+from typing import Literal
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -63,6 +64,21 @@ class ApiError(Exception):
         self.message = message
         self.param = param
         self.retry_after = retry_after
+
+
+class ErrorDetails(BaseModel):
+    """An error in OpenAI's form; `param` is the field at fault, if it is one."""
+
+    code: str
+    message: str
+    type: Literal["invalid_request_error", "server_error"]
+    param: str | None
+
+
+class ErrorAnswer(BaseModel):
+    """The body of every answer that is none."""
+
+    error: ErrorDetails
 
 
 def from_client_error(error: OFAClientError) -> ApiError:
@@ -160,13 +176,13 @@ def add_error_handlers(app: FastAPI) -> None:
 
 def _response(request: Request, error: ApiError, request_id: str = "") -> Response:
     request.state.outcome = error.code
-    body = {
-        "code": error.code,
-        "message": error.message,
-        "type": "invalid_request_error" if error.status < 429 else "server_error",
-        "param": error.param,
-    }
+    details = ErrorDetails(
+        code=error.code,
+        message=error.message,
+        type="invalid_request_error" if error.status < 429 else "server_error",
+        param=error.param,
+    )
     headers = {REQUEST_ID: request_id} if request_id else {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
-    return JSONResponse({"error": body}, error.status, headers)
+    return JSONResponse(ErrorAnswer(error=details).model_dump(), error.status, headers)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
@@ -13,6 +12,7 @@ from ofa_server.gateway import answers, requests
 from ofa_server.gateway.catalogue import choose_model
 from ofa_server.gateway.errors import REQUEST_ID
 from ofa_server.gateway.gateway import Gateway
+from ofa_server.gateway.openapi import form_or_json_body
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def task_router(gateway: Gateway) -> APIRouter:
             summary=route.summary,
             description=route.request.__doc__,
             name=route.verb,
-            openapi_extra=_request_body(route.request.model_json_schema()),
+            openapi_extra=form_or_json_body(route.request),
         )
     return router
 
@@ -151,16 +151,3 @@ def _endpoint(
             return answers.to_answer(result, model.name, time.monotonic() - start)
 
     return ask
-
-
-def _request_body(schema: dict[str, Any]) -> dict[str, Any]:
-    """The part of the OpenAPI page that FastAPI cannot find out: a body in either form."""
-    as_file = {"type": "string", "format": "binary"}
-    properties = {
-        name: as_file if name == "image" else field for name, field in schema["properties"].items()
-    }
-    contents = {
-        "multipart/form-data": {"schema": {**schema, "properties": properties}},
-        "application/json": {"schema": schema},
-    }
-    return {"requestBody": {"required": True, "content": contents}}

@@ -1,6 +1,6 @@
 # Every verb first brings .venv up to date; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve gateway test lint parity parity-all oracle ops-tools train bench load clean
+.PHONY: help setup demo serve gateway test test-client lint parity parity-all oracle ops-tools train bench load clean
 
 SETUP      := .venv/.setup-stamp
 ORACLE     := .venv-oracle/.setup-stamp
@@ -31,6 +31,9 @@ gateway: $(ALL_TASKS) ## the same with HTTP and a page to try it, on http://127.
 
 test: $(SETUP) $(OPS_TOOLS) ## unit, contract, reference and server tests
 	@.venv/bin/pytest -m "not parity"
+
+test-client: ## the client with every combination of Python, tritonclient, protobuf and numpy it promises
+	@scripts/client_versions.sh
 
 lint: $(SETUP) ## ruff and mypy
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy

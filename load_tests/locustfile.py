@@ -34,7 +34,8 @@ class CaptionUser(User):
         options = self.environment.parsed_options
         files = sorted(path for path in Path(options.pictures).iterdir() if path.is_file())
         self.pictures = [path.read_bytes() for path in files]
-        self.client = OFAClient(self.host, model=options.model, timeout=options.timeout)
+        # What the server refuses is to be seen in the figures.
+        self.client = OFAClient(self.host, model=options.model, timeout=options.timeout, retry=None)
 
     def on_stop(self) -> None:
         # Locust does not exit while a channel is open.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -79,7 +80,7 @@ class AsyncOFAClient:
         self._channels: dict[Server, tuple[Any, Any]] = {}
         self._running: set[Any] = set()
         self._readers = ThreadPoolExecutor(_MAX_READERS, thread_name_prefix="ofa-client")
-        self._closed = False
+        self._closed = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"AsyncOFAClient{self._core!r}"
@@ -246,7 +247,7 @@ class AsyncOFAClient:
 
     async def close(self) -> None:
         """Close the connections; calls still running in other tasks are cancelled."""
-        self._closed = True
+        self._closed.set()
         self._readers.shutdown(wait=False, cancel_futures=True)
         for call in list(self._running):
             call.cancel()
@@ -293,7 +294,9 @@ class AsyncOFAClient:
             case Read():
                 return await self._read(step)
             case Wait():
-                await asyncio.sleep(step.seconds)
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._closed.wait(), step.seconds)
+                self._check_open()
             case LookUp():
                 await asyncio.wait([asyncio.wrap_future(step.ended)], timeout=step.seconds)
             case Close():
@@ -329,7 +332,7 @@ class AsyncOFAClient:
             raise
 
     def _check_open(self) -> None:
-        if self._closed:
+        if self._closed.is_set():
             raise CallCancelledError("the client was closed")
 
     def _tell_closing_from_cancelling(self) -> None:

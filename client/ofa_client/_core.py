@@ -73,6 +73,8 @@ class Core:
         self._urls = urls
         self._token = token
         self._metadata = check_metadata(metadata or {})
+        if isinstance(token, str):
+            bearer(token)  # is refused here rather than in the first call
         pool = Servers()
         pool.update(always)
         self._routes = Routes(

@@ -167,14 +167,14 @@ class Exchange:
         """Return the server whose turn it is, after a look at what the names stand for now."""
         routes = self._routes
         if routes.names is not None:
-            running = routes.names.look_up(routes.clock(), urgent=bool(self._tried))
+            running = routes.names.look_up(routes.clock(), urgent=bool(self._call.attempts))
             if running is not None and not len(routes.servers):
                 yield LookUp(running, self._call.deadline - routes.clock())
         now = routes.clock()
         # gRPC takes a deadline that is only just over for one that is still to come.
         if now >= self._call.deadline:
             raise DeadlineExceededError(
-                f"{routes.text} was not asked: the {self._call.timeout:g} s were over before"
+                f"{routes.text} did not answer within {self._call.timeout:g} s"
             )
         return routes.servers.borrow(now, self._tried)
 

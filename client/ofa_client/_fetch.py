@@ -145,19 +145,20 @@ class Fetch:
             path = quote(url.path or "/", safe="/%:=&~+!$,;'@()*[]")
             query = f"?{quote(url.query, safe='/%:=&~+!$,;@()*[]?')}" if url.query else ""
             connection.request("GET", path + query, headers=_HEADERS)
-            response = connection.getresponse()
-            location = response.getheader("Location")
-            if response.status in _REDIRECTS and location is not None:
-                return location
-            if response.status != 200:
-                raise InvalidImageError(
-                    f"{_shown(self._url)} cannot be fetched: HTTP status {response.status}"
-                )
-            return self._read(response)
+            with connection.getresponse() as response:
+                location = response.getheader("Location")
+                if response.status in _REDIRECTS and location is not None:
+                    return location
+                if response.status != 200:
+                    raise InvalidImageError(
+                        f"{_shown(self._url)} cannot be fetched: HTTP status {response.status}"
+                    )
+                return self._read(response)
         finally:
             with self._lock:
+                if self._socket is not None:
+                    self._socket.close()
                 self._socket = None
-            connection.close()
 
     def _connect(self, host: str, port: int, policy: UrlPolicy, end: float) -> socket.socket:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -195,15 +196,17 @@ class Fetch:
         return held
 
     def _read(self, response: http.client.HTTPResponse) -> bytes:
-        length = response.length  # what the header says
+        length = response.length or 0  # what the header says
         content = bytearray()
-        while len(content) <= self._max_bytes and (chunk := response.read(_CHUNK_BYTES)):
+        while max(length, len(content)) <= self._max_bytes and (
+            chunk := response.read(_CHUNK_BYTES)
+        ):
             content += chunk
-        if len(content) > self._max_bytes or (length or 0) > self._max_bytes:
+        if max(length, len(content)) > self._max_bytes:
             raise ImageTooLargeError(
                 f"{_shown(self._url)} is over {self._max_bytes:,} bytes, the server's limit"
             )
-        if self._over or (length is not None and len(content) < length):
+        if self._over or len(content) < length:
             raise ConnectionError("it broke off")
         return bytes(content)
 
@@ -234,6 +237,7 @@ def _shown(url: str) -> str:
     """Return the URL without what may be secret in it: user name, password and query."""
     try:
         parts = urlsplit(url)
-        return f"image {parts.scheme}://{parts.hostname}{parts.path}"[:200]
+        host = parts.netloc.rpartition("@")[2]
+        return f"image {parts.scheme}://{host}{parts.path}"[:200]
     except ValueError:
         return "image"

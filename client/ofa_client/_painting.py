@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ofa_client._errors import InvalidImageError
-from ofa_client._images import ImageInput, to_image_bytes
+from ofa_client._fetch import Fetch, UrlPolicy, is_url
+from ofa_client._images import MAX_IMAGE_BYTES, ImageInput, to_image_bytes
 from ofa_client._results import Box
 
 if TYPE_CHECKING:
@@ -22,14 +23,15 @@ def paint_boxes(image: ImageInput, boxes: Iterable[Box]) -> Image.Image:
     """Return the picture as the server saw it, with the outlines of the boxes on it.
 
     Args:
-        image: what `OFAClient.ground` was given; not changed. A file is read from where it stands.
+        image: what `OFAClient.ground` was given; not changed. A file is read from where it stands,
+            and a URL is fetched again, within the limits of `UrlPolicy()`.
         boxes: in pixels of that picture; what lies outside of it is not painted.
 
     Returns:
         A PIL picture in RGB, turned as its EXIF asks for.
 
     Raises:
-        InvalidImageError: the picture cannot be read.
+        InvalidImageError: the picture cannot be read or fetched.
         ImportError: Pillow is not installed.
     """
     try:
@@ -39,7 +41,7 @@ def paint_boxes(image: ImageInput, boxes: Iterable[Box]) -> Image.Image:
             "painting boxes needs Pillow: pip install 'ofa-client[pillow]'"
         ) from error
     try:
-        with Image.open(io.BytesIO(to_image_bytes(image))) as opened:
+        with Image.open(io.BytesIO(_image_bytes(image))) as opened:
             painted = ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for a broken picture
         raise InvalidImageError(f"image cannot be decoded: {error}") from error
@@ -52,3 +54,10 @@ def paint_boxes(image: ImageInput, boxes: Iterable[Box]) -> Image.Image:
         draw.rectangle(around, outline=_EDGE, width=3 * width)
         draw.rectangle((left, top, right, bottom), outline=_LINE, width=width)
     return painted
+
+
+def _image_bytes(image: ImageInput) -> bytes:
+    if is_url(image):
+        policy = UrlPolicy()
+        return Fetch(image, policy, max_bytes=MAX_IMAGE_BYTES, timeout=policy.timeout).run()
+    return to_image_bytes(image)

@@ -96,8 +96,17 @@ def _is_queue_refusal(details: str) -> bool:
 
 
 def _is_refusal_of_credentials(details: str) -> bool:
-    # So is a call that Triton restricts to who knows a header, and a certificate of another name.
-    return "This protocol is restricted" in details or "CERTIFICATE_VERIFY_FAILED" in details
+    # A call that Triton restricts to those who know a header has that status too, and so has a
+    # server's certificate that is not trusted (the first of the last three) or of another name.
+    return any(
+        text in details
+        for text in (
+            "This protocol is restricted",
+            "CERTIFICATE_VERIFY_FAILED",
+            "Hostname Verification Check failed",
+            "is not in peer certificate",
+        )
+    )
 
 
 def _request_error(details: str) -> InvalidRequestError:

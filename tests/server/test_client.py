@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import subprocess
@@ -16,6 +17,7 @@ import tritonclient.grpc as grpcclient
 from PIL import Image, ImageOps
 
 from ofa_client import (
+    AsyncOFAClient,
     CaptioningResult,
     DeadlineExceededError,
     InvalidImageError,
@@ -71,6 +73,25 @@ def test_the_answer_is_that_of_plain_tritonclient(
     assert len(result.captions) == options.get("num_captions", 1)
     assert result.text == result.captions[0].text
     assert result.captions[0].score == max(caption.score for caption in result.captions)
+
+
+def test_a_result_tells_how_it_came_about(server: ServeProcess, ofa_client: OFAClient) -> None:
+    call = ofa_client.caption(encoded(picture(3))).call
+    assert (call.model, call.model_version) == ("caption", "1")
+    assert [(each.server, each.code) for each in call.attempts] == [(server.grpc_address, "OK")]
+    assert 0 < call.attempts[0].seconds <= call.seconds
+
+
+def test_the_asynchronous_client_answers_the_same(
+    server: ServeProcess, ofa_client: OFAClient
+) -> None:
+    pictures = [encoded(picture(seed)) for seed in range(4)]
+
+    async def ask() -> list[CaptioningResult]:
+        async with AsyncOFAClient(server.grpc_address, timeout=TIMEOUT_S) as client:
+            return await asyncio.gather(*map(client.caption, pictures))
+
+    assert asyncio.run(ask()) == [ofa_client.caption(image_bytes) for image_bytes in pictures]
 
 
 def test_every_form_of_a_picture_has_the_same_answer(

@@ -7,7 +7,7 @@ import torch
 
 from ofa.model import OFAModel
 from tests.unit import tiny
-from tests.unit.scripted_triton import ScriptedTriton, scripted_server
+from tests.unit.scripted_triton import scripted_triton  # noqa: F401 - a fixture
 
 # The same examples in every run, however busy the machine.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -52,10 +52,3 @@ def checkpoint_folder(tmp_path: Path, tiny_model: OFAModel, tokenizer_folder: Pa
     folder.mkdir()
     tiny.write_checkpoint(folder, tiny_model, tokenizer_folder)
     return folder
-
-
-@pytest.fixture
-def scripted_triton() -> Iterator[ScriptedTriton]:
-    """A scripted server on a free port of the loopback interface."""
-    with scripted_server() as triton:
-        yield triton

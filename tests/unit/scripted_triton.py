@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import grpc
 import numpy as np
+import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import (
     deserialize_bytes_tensor,
@@ -115,3 +116,10 @@ def scripted_server(
             yield triton
         finally:
             server.stop(grace=None).wait(timeout=5)
+
+
+@pytest.fixture
+def scripted_triton() -> Iterator[ScriptedTriton]:
+    """A scripted server on a free port of the loopback interface."""
+    with scripted_server() as triton:
+        yield triton

@@ -15,6 +15,7 @@ from ofa_client import (
     InvalidImageError,
     ModelNotReadyError,
     OFAClient,
+    RetryPolicy,
 )
 from tests.unit.scripted_triton import ScriptedTriton, Tensors, captions_answer
 from tests.unit.test_client_verbs import IDS, VERBS, last_request
@@ -139,5 +140,28 @@ def test_closing_the_client_ends_its_calls(scripted_triton: ScriptedTriton) -> N
         assert await asyncio.to_thread(held.ended.wait, 30)
         with pytest.raises(CallCancelledError):
             await client.caption(b"picture")
+
+    asyncio.run(ask())
+
+
+def test_closing_the_client_ends_a_wait(
+    scripted_triton: ScriptedTriton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ofa_client._exchange.random.uniform", lambda low, high: high)
+    scripted_triton.fail(grpc.StatusCode.UNAVAILABLE, "not now")
+
+    async def ask() -> None:
+        waiting = asyncio.Event()
+        client = AsyncOFAClient(
+            scripted_triton.address,
+            timeout=600,
+            retry=RetryPolicy(initial_backoff=500, max_backoff=500),
+            on_attempt=lambda _: waiting.set(),
+        )
+        task = asyncio.ensure_future(client.caption(b"picture"))
+        await asyncio.wait_for(waiting.wait(), 30)
+        await client.close()
+        with pytest.raises(CallCancelledError):
+            await asyncio.wait_for(task, 30)
 
     asyncio.run(ask())

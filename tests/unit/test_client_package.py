@@ -7,19 +7,34 @@ from pathlib import Path
 import pytest
 
 USER_CODE = """\
+import asyncio
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from ofa_client import Box, Caption, Label, OFAClient, OFAClientError
+from ofa_client import (
+    TLS,
+    AsyncOFAClient,
+    Attempt,
+    Box,
+    Caption,
+    Label,
+    OFAClient,
+    OFAClientError,
+    OverloadedError,
+    RetryPolicy,
+    UrlPolicy,
+)
 
 
 def best(client: OFAClient, path: Path) -> str:
     try:
         result = client.caption(path, num_captions=3, timeout=2.5)
+    except OverloadedError as error:
+        return f"again in {error.retry_after + 1}"
     except OFAClientError as error:
-        return error.code
+        return error.code + error.request_id + error.attempts[-1].server
     captions: tuple[Caption, ...] = result.captions
     log_probs: tuple[float, ...] = captions[0].token_log_probs
     return f"{result.text} {captions[0].score + sum(log_probs)}"
@@ -35,6 +50,25 @@ with OFAClient("localhost:8001") as client, open("apple.jpg", "rb") as file:
     labels: tuple[Label, ...] = client.entail("apple.jpg", "an apple", model="mine").labels
     client.generate("a prompt", Path("apple.jpg"), allow_special_tokens=True)
     png: bytes = client.draw("an apple", seed=3).png
+    version: str = client.caption("https://example.com/apple.jpg").call.model_version
+
+
+def count(attempt: Attempt) -> None:
+    print(attempt.seconds + (attempt.retry_in or 0.0))
+
+
+async def best_of(paths: list[Path]) -> list[str]:
+    async with AsyncOFAClient(
+        ["a:8001", "b:8001"],
+        retry=RetryPolicy(max_attempts=3),
+        tls=TLS(root_certificates="ca.pem"),
+        token=lambda: "token",
+        metadata={"x-team": "vision"},
+        urls=UrlPolicy(timeout=3),
+        on_attempt=count,
+    ) as client:
+        results = await asyncio.gather(*(client.caption(path, beam_size=3) for path in paths))
+        return [result.text for result in results]
 """
 
 

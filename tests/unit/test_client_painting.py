@@ -87,3 +87,8 @@ def test_without_pillow_painting_asks_for_it(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(ImportError, match=r"pip install 'ofa-client\[pillow\]'"):
         paint_boxes(file.getvalue(), [])
+
+
+def test_a_url_is_fetched_within_the_usual_limits() -> None:
+    with pytest.raises(InvalidImageError, match="not public"):
+        paint_boxes("http://127.0.0.1:1/picture.jpg", [])

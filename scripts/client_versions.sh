@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Runs the client's unit tests with every combination of versions that it promises and that exists.
+#   client_versions.sh [PYTHON…]   by default python3.10 to python3.13, those of them that are there
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+[ $# -gt 0 ] || set -- python3.10 python3.11 python3.12 python3.13
+tests=(tests/unit/test_client_{async,calls,exchange,faults,fetch,images,names,painting,security,verbs}.py)
+# The oldest that work together, the oldest tritonclient with what it picks, and the newest with
+# both numpys. numpy 1 has no wheel for Python 3.13, nor has grpcio 1.67.0's time numpy 2.
+combinations=(
+  "tritonclient==2.51.0 grpcio==1.67.0 protobuf==4.25.0 numpy==1.26.*"
+  "tritonclient==2.51.0"
+  "tritonclient==2.73.0 grpcio==1.81.1 protobuf==6.33.5"
+  "tritonclient>=2.73 numpy==1.26.*"
+  "tritonclient>=2.73 numpy>=2"
+)
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+cp -r client "$scratch/source"
+failed=0
+for python in "$@"; do
+  if ! "$python" --version >"$scratch/version" 2>/dev/null; then
+    echo "$python: not there"
+    continue
+  fi
+  for combination in "${combinations[@]}"; do
+    name="$(cat "$scratch/version"), $combination"
+    rm -rf "$scratch/venv"
+    "$python" -m venv "$scratch/venv"
+    read -ra packages <<<"$combination"
+    if ! "$scratch/venv/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: \
+      "${packages[@]}" "$scratch/source[pillow]" cryptography opentelemetry-api pytest \
+      >"$scratch/log" 2>&1; then
+      echo "$name: does not exist: $(grep ERROR "$scratch/log" | head -1)"
+    elif PYTHONPATH=client "$scratch/venv/bin/python" -m pytest -q -p no:cacheprovider \
+      --noconftest -p tests.unit.scripted_triton "${tests[@]}" >"$scratch/log" 2>&1; then
+      echo "$name: $(tail -1 "$scratch/log")"
+    else
+      echo "$name: FAILED"
+      cat "$scratch/log"
+      failed=1
+    fi
+  done
+done
+exit $failed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import httpx2
 import pytest
 
 from ofa_client import AnsweringResult, CaptioningResult, GroundingResult, OFAClient, TextsResult
+from ofa_server.gateway.gateway import MAX_REQUESTS
 from ofa_server.gateway.tasks import ROUTES
 from tests.server.gateway_process import GatewayProcess
 from tests.server.processes import ServeProcess
@@ -163,3 +165,26 @@ def test_what_was_asked_is_in_the_figures(http: httpx2.Client) -> None:
     figures = http.get("/metrics").text
     assert 'requests_total{outcome="invalid_image",route="/v1/captions"}' in figures
     assert 'request_seconds_bucket{le="+Inf",route="/v1/captions"}' in figures
+
+
+def test_a_crowd_is_answered_or_told_to_come_back(gateway: GatewayProcess) -> None:
+    """More requests at once than the gateway holds, and than the server's queues hold."""
+
+    async def ask(http: httpx2.AsyncClient) -> httpx2.Response:
+        return await http.post("/v1/captions", files={"image": BEAR.read_bytes()})
+
+    async def crowd() -> list[httpx2.Response]:
+        limits = httpx2.Limits(max_connections=None)
+        async with httpx2.AsyncClient(
+            base_url=gateway.url, timeout=TIMEOUT_S, limits=limits
+        ) as http:
+            return await asyncio.gather(*(ask(http) for _ in range(2 * MAX_REQUESTS)))
+
+    answers = asyncio.run(crowd())
+    assert {answer.status_code for answer in answers} == {200, 429}
+    for answer in answers:
+        if answer.status_code == 200:
+            assert answer.json()["captions"][0]["text"] == "a bear"
+        else:
+            assert answer.json()["error"]["code"] == "overloaded"
+            assert int(answer.headers["Retry-After"]) >= 1

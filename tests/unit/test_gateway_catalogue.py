@@ -85,6 +85,29 @@ def test_a_server_that_does_not_answer_is_passed_over(triton: ListingTriton) -> 
     asyncio.run(scenario())
 
 
+def test_that_nobody_answers_is_not_asked_for_by_every_request(
+    triton: ListingTriton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue, "_FRESH_S", 3600.0)
+    num_asked = 0
+
+    async def scenario() -> None:
+        async with aclosing(Catalogue([triton.address])) as models:
+
+            async def read() -> None:
+                nonlocal num_asked
+                num_asked += 1
+
+            monkeypatch.setattr(models, "_read", read)
+            outcomes = await asyncio.gather(
+                *(models.models() for _ in range(10)), return_exceptions=True
+            )
+            assert {type(outcome) for outcome in outcomes} == {ApiError}
+
+    asyncio.run(scenario())
+    assert num_asked == 1
+
+
 def test_the_model_that_is_named_for_its_task_comes_first() -> None:
     served = [ServedModel(name, "caption", 0) for name in ("a", "caption", "caption_zh", "z")]
     assert choose_model(served, {"caption"}).name == "caption"

@@ -117,7 +117,9 @@ class Catalogue:
         self._servers = [triton.InferenceServerClient(server) for server in servers]
         self._lock = asyncio.Lock()
         self._fresh_until = 0.0
-        self._models: list[ServedModel] = []
+        #: None while nobody answers, which is kept as long as an answer: requests that wait for one
+        #: would otherwise wait for one another.
+        self._models: list[ServedModel] | None = None
         #: By name and version, which keep their tensors; None for what is no task of OFA's.
         self._known: dict[tuple[str, str], ServedModel | None] = {}
 
@@ -131,6 +133,8 @@ class Catalogue:
             if time.monotonic() > self._fresh_until:
                 self._models = await self._read()
                 self._fresh_until = time.monotonic() + _FRESH_S
+            if self._models is None:
+                raise unavailable()
             return self._models
 
     async def is_ready(self) -> bool:
@@ -146,12 +150,12 @@ class Catalogue:
         for server in self._servers:
             await server.close()
 
-    async def _read(self) -> list[ServedModel]:
+    async def _read(self) -> list[ServedModel] | None:
         """Asks one server after the other until one answers."""
         for server in self._servers:
             with suppress(InferenceServerException):
                 return await self._read_from(server)
-        raise unavailable()
+        return None
 
     async def _read_from(self, server: triton.InferenceServerClient) -> list[ServedModel]:
         index = await server.get_model_repository_index(client_timeout=_TIMEOUT_S)

@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 #: Header with what the model server knows the request by, in its log and traces too.
 REQUEST_ID = "X-Request-ID"
 
-#: Seconds after which a refused request may try again, where the client knows no better.
+#: Seconds after which a refused request may try again, at the least.
 RETRY_AFTER_S = 1
 
 #: nginx's status for a caller who went away; nobody reads it but the metrics.
@@ -99,7 +99,7 @@ def from_client_error(error: OFAClientError) -> ApiError:
         case InvalidRequestError():
             return ApiError(400, "invalid_request", error.message)
         case OverloadedError():
-            return overloaded(error.retry_after)
+            return overloaded(max(error.retry_after, RETRY_AFTER_S))
         case DeadlineExceededError():
             return ApiError(504, "deadline_exceeded", "the model server did not answer in time")
         case ModelNotReadyError():

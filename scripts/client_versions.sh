@@ -6,8 +6,8 @@ cd "$(dirname "$0")/.."
 
 [ $# -gt 0 ] || set -- python3.10 python3.11 python3.12 python3.13
 tests=(tests/unit/test_client_{async,calls,exchange,faults,fetch,images,names,painting,security,verbs}.py)
-# The oldest that work together, the oldest tritonclient with what it picks, and the newest with
-# both numpys. numpy 1 has no wheel for Python 3.13, nor has grpcio 1.67.0's time numpy 2.
+# The oldest tritonclient with the oldest that work with it and with what it picks by itself; the
+# newest with the oldest that work with it and with either numpy. Python 3.13 has no numpy 1.
 combinations=(
   "tritonclient==2.51.0 grpcio==1.67.0 protobuf==4.25.0 numpy==1.26.*"
   "tritonclient==2.51.0"

@@ -62,7 +62,7 @@ class AsyncOFAClient:
         token: Token | None = None,
         metadata: Mapping[str, str] | None = None,
         urls: UrlPolicy | None = UrlPolicy(),  # noqa: B008 - it is immutable
-        keep_alive: float | None = 30.0,
+        keep_alive: float | None = 330.0,
         on_attempt: Callable[[Attempt], None] | None = None,
     ) -> None:
         self._core = Core(

@@ -25,7 +25,8 @@ class ChannelMaker:
     Args:
         grpc_module: `grpc` or `grpc.aio`.
         tls: None for a plain connection.
-        keep_alive: seconds between pings while calls run; None for no pings.
+        keep_alive: seconds between pings while calls run; None for none. With any value gRPC also
+            sets TCP_USER_TIMEOUT, so that a dead peer is noticed 20 s after the next request.
 
     Raises:
         OSError: a file of `tls` cannot be read.

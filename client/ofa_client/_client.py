@@ -84,8 +84,11 @@ class OFAClient:
             Needs `tls`.
         metadata: sent along with every request, such as the header of a proxy.
         urls: which URLs of pictures are fetched, and for how long; None for none.
-        keep_alive: seconds between pings that find out, while a request runs, whether the
-            connection still stands; None for no pings.
+        keep_alive: seconds between pings that find out, while a request runs, whether the server
+            is still there. Triton closes a connection that is pinged more often than every 5
+            minutes, unless it was started with a lower
+            `--grpc-http2-min-recv-ping-interval-without-data-ms`. With any value (None turns it
+            off), a connection ends whose peer has not confirmed what was sent for 20 seconds.
         on_attempt: called with every attempt when it has ended, in the thread of the call: for
             metrics. What it raises is logged.
 
@@ -105,7 +108,7 @@ class OFAClient:
         token: Token | None = None,
         metadata: Mapping[str, str] | None = None,
         urls: UrlPolicy | None = UrlPolicy(),  # noqa: B008 - it is immutable
-        keep_alive: float | None = 30.0,
+        keep_alive: float | None = 330.0,
         on_attempt: Callable[[Attempt], None] | None = None,
     ) -> None:
         self._core = Core(

@@ -95,7 +95,7 @@ class Fetch:
         except (OSError, http.client.HTTPException, ValueError) as error:
             if not self._over and not isinstance(error, TimeoutError):
                 raise InvalidImageError(
-                    f"{_shown(self._url)} cannot be fetched: {error}"
+                    f"{_shown(self._url)} cannot be fetched: {str(error)[:200]}"
                 ) from error
             if seconds == self._timeout:
                 raise DeadlineExceededError(

@@ -89,7 +89,7 @@ def test_the_asynchronous_client_answers_the_same(
 
     async def ask() -> list[CaptioningResult]:
         async with AsyncOFAClient(server.grpc_address, timeout=TIMEOUT_S) as client:
-            return await asyncio.gather(*map(client.caption, pictures))
+            return [await client.caption(image_bytes) for image_bytes in pictures]
 
     assert asyncio.run(ask()) == [ofa_client.caption(image_bytes) for image_bytes in pictures]
 

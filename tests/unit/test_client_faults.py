@@ -1,10 +1,13 @@
 """Clients against scripted servers that fail, hang, come and go; over real gRPC."""
 
 import asyncio
+import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -293,3 +296,38 @@ def test_the_current_span_travels_with_the_request(
     inside, outside = scripted_triton.metadata
     assert inside["traceparent"] == f"00-{0x1234:032x}-{0x5678:016x}-01"
     assert "traceparent" not in outside
+
+
+def user_timeouts(port: int) -> list[int]:
+    """TCP_USER_TIMEOUT, in milliseconds, of this process's connections to a port."""
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        try:
+            if not descriptor.is_socket():
+                continue
+            with socket.socket(fileno=os.dup(int(descriptor.name))) as connection:
+                if connection.getpeername()[1:2] == (port,):
+                    option = (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+                    found.append(connection.getsockopt(*option))
+        except OSError:  # closed meanwhile, or not connected
+            continue
+    return found
+
+
+@both_clients
+@pytest.mark.parametrize(("keep_alive", "expected"), [(None, 0), (330.0, 20_000)])
+def test_a_dead_peer_is_noticed(
+    scripted_triton: ScriptedTriton,
+    asynchronous: bool,
+    keep_alive: float | None,
+    expected: int,
+) -> None:
+    port, found = int(scripted_triton.address.rpartition(":")[2]), list[int]()
+
+    def look(*_: object) -> Tensors:
+        found.extend(user_timeouts(port))
+        return CAPTIONS
+
+    scripted_triton.answer = look
+    ask(asynchronous, scripted_triton.address, keep_alive=keep_alive)
+    assert found == [expected]

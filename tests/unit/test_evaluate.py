@@ -143,7 +143,7 @@ def test_a_busy_server_is_asked_again(
     assert capsys.readouterr().out.startswith("caption: 3 of 3 pictures\n")
 
     monkeypatch.setattr("ofa_server.evaluate._MAX_BUSY_S", -1.0)
-    scripted_triton.requests.clear()
+    scripted_triton.fail(grpc.StatusCode.UNAVAILABLE, "Exceeds maximum queue size")
     assert evaluate("caption", caption_file, "--predictions", caption_file.parent / "more") == 1
     assert "3 of 3 pictures have no answer" in capsys.readouterr().err
 

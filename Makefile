@@ -1,6 +1,6 @@
 # Every verb first brings .venv up to date; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-client lint parity parity-all oracle ops-tools train bench load clean
+.PHONY: help setup demo serve gateway test test-client lint parity parity-all oracle ops-tools train bench load clean
 
 SETUP      := .venv/.setup-stamp
 ORACLE     := .venv-oracle/.setup-stamp
@@ -25,6 +25,9 @@ demo: $(ALL_TASKS) ## nine tasks on the sample pictures through a real Triton; c
 
 serve: $(ALL_TASKS) ## serve the bundled checkpoints' tasks on ports 8000 to 8002 until Ctrl-C
 	@.venv/bin/ofa serve --repository $(REPOSITORY)
+
+gateway: $(ALL_TASKS) ## the same with HTTP and a page to try it, on http://127.0.0.1:8080, until Ctrl-C
+	@.venv/bin/ofa serve --repository $(REPOSITORY) & server=$$!; trap 'kill $$server; wait $$server' EXIT; .venv/bin/ofa gateway
 
 test: $(SETUP) $(OPS_TOOLS) ## unit, contract, reference and server tests
 	@.venv/bin/pytest -m "not parity"

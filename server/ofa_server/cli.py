@@ -21,12 +21,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     # The modules of the verbs do not import torch before they run.
     from ofa_server import evaluate, export, serve
+    from ofa_server.gateway import command as gateway
 
     parser = argparse.ArgumentParser(prog="ofa", description="OFA checkpoints on Triton.")
     verbs = parser.add_subparsers(dest="verb", required=True)
     for name, verb, summary in (
         ("export", export, "write a Triton model repository from a checkpoint"),
         ("serve", serve, "run Triton over a model repository"),
+        ("gateway", gateway, "serve HTTP and a page in front of a running server"),
         ("evaluate", evaluate, "score a running server on annotated pictures"),
     ):
         subparser = verbs.add_parser(name, help=summary, description=verb.__doc__)

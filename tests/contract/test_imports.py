@@ -83,3 +83,21 @@ def test_what_an_adapter_imports_needs_no_torch(model: str) -> None:
 def test_serving_imports_no_torch() -> None:
     program = "import sys\nsys.modules['torch'] = None\nimport ofa_server.cli, ofa_server.serve\n"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_only_the_gateway_speaks_http() -> None:
+    """Its packages are an extra: every other verb must run without them."""
+    assert {
+        file.parent for file in importers_of("fastapi", "starlette", "pydantic", "uvicorn")
+    } == {Path("server/ofa_server/gateway")}
+    program = (
+        "import sys\n"
+        "for extra in ('fastapi', 'starlette', 'pydantic', 'uvicorn', 'prometheus_client'):\n"
+        "    sys.modules[extra] = None\n"
+        "from ofa_server import cli\n"
+        "try:\n"
+        "    cli.main(['--help'])\n"
+        "except SystemExit as end:\n"
+        "    sys.exit(end.code)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -22,7 +22,7 @@ def canonical(name: str) -> str:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
-    for name in ("model_repository", "ofa", "server"):
+    for name in ("model_repository", "ofa", "samples", "server"):
         shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=MADE)
     for name in ("LICENSE", "NOTICE", "README.md", "pyproject.toml"):
         shutil.copy(ROOT / name, source)
@@ -48,7 +48,9 @@ def test_the_wheel_carries_the_model_repository(wheel: Path) -> None:
         ]
         assert files
         assert {f"{prefix}/{file}" for file in files} <= carried
-    assert {"ofa/py.typed", "ofa_server/py.typed"} <= carried
+    assert {"ofa/py.typed", "ofa_server/py.typed", "ofa_server/gateway/page.html"} <= carried
+    samples = {f"ofa_server/gateway/samples/{file.name}" for file in (ROOT / "samples").iterdir()}
+    assert samples <= carried
     assert not any(name.startswith(("tests/", "training/", "client/")) for name in carried)
 
 

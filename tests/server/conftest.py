@@ -12,9 +12,13 @@ import tritonclient.grpc as grpcclient
 
 from tests.reference.checkpoints import RECIPES, Calibration, write_checkpoint
 from tests.server import task_repository
+from tests.server.gateway_process import GatewayProcess, gateway_serving
 from tests.server.processes import OFA, ServeProcess, end_of, serving
 
-SHARED_SERVERS = ("server", "task_server", "stand_in_server")
+SHARED_SERVERS = ("server", "task_server", "stand_in_server", "bundled_server", "gateway")
+CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
+ENGLISH = CHECKPOINTS / "ofa-emoji-tiny_en"
+CHINESE = CHECKPOINTS / "ofa-emoji-tiny_zh"
 
 
 @pytest.hookimpl(wrapper=True)
@@ -80,6 +84,42 @@ def task_server(
     repository = tmp_path_factory.mktemp("task_repository")
     task_repository.export_all(exports, repository)
     with serving(repository, tmp_path_factory.mktemp("task_logs") / "tasks.log") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def bundled_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every task of the checkpoints that ship."""
+    repository = tmp_path_factory.mktemp("bundled_repository")
+    tasks = sorted(
+        file for file in ENGLISH.glob("tasks/*.json") if not file.stem.endswith("_labels")
+    )
+    for export in (
+        [ENGLISH],
+        *([ENGLISH, "--configuration", task] for task in tasks),
+        [CHINESE, "--name", "caption_zh"],
+    ):
+        command = [OFA, "export", *export, "--precision", "float32", "--repository", repository]
+        subprocess.run(command, check=True, timeout=180)
+    return repository
+
+
+@pytest.fixture(scope="module")
+def bundled_server(
+    bundled_repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServeProcess]:
+    """A server over it, for one module's tests: it is some forty processes."""
+    with serving(bundled_repository, tmp_path_factory.mktemp("logs") / "bundled.log") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def gateway(
+    bundled_server: ServeProcess, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[GatewayProcess]:
+    """A gateway in front of that server."""
+    log = tmp_path_factory.mktemp("logs") / "gateway.log"
+    with gateway_serving(bundled_server.grpc_address, log) as running:
         yield running
 
 

@@ -20,11 +20,9 @@ from ofa_server.evaluation.boxes import overlap
 from tests.reference.cases import CASES
 from tests.reference.golden import FOLDER, Recording
 from tests.server.evaluating import evaluate, write_truth
-from tests.server.processes import OFA, OFA_CLIENT, ServeProcess, serving, wait_until
+from tests.server.processes import OFA_CLIENT, ServeProcess, wait_until
 
 ROOT = Path(__file__).parents[2]
-ENGLISH = ROOT / "checkpoints" / "ofa-emoji-tiny_en"
-CHINESE = ROOT / "checkpoints" / "ofa-emoji-tiny_zh"
 # A sample's file name says what it shows; a sign's, what there is to read.
 SAMPLES = sorted((ROOT / "samples").iterdir())
 SIGNS = [picture for picture in SAMPLES if picture.stem.startswith("sign_")]
@@ -36,9 +34,6 @@ WRONG_CAPTIONS = {
     "a_hot_dog_above_a_cookie",
 }
 WRONG_CLAIMS = {"the picture shows a dog"}
-TASKS = sorted(
-    file.stem for file in (ENGLISH / "tasks").glob("*.json") if not file.stem.endswith("_labels")
-)
 # What the demo asks; what is true follows from the names of the files.
 REQUESTS: dict[str, list[dict[str, str]]] = json.loads(
     (ROOT / "examples" / "requests.json").read_text("utf-8")
@@ -52,29 +47,6 @@ DRAWN = {
     ("an_egg_to_the_left_of_an_anchor.png", "the anchor"): (190, 103, 299, 276),
     ("a_telephone_above_a_cat.jpg", "the cat"): (83, 194, 236, 376),
 }
-
-
-@pytest.fixture(scope="module")
-def bundled_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
-    scratch = tmp_path_factory.mktemp("bundled")
-    exports = [
-        [ENGLISH],
-        *([ENGLISH, "--configuration", ENGLISH / "tasks" / f"{task}.json"] for task in TASKS),
-        [CHINESE, "--name", "caption_zh"],
-    ]
-    for export in exports:
-        command = [
-            OFA,
-            "export",
-            *export,
-            "--precision",
-            "float32",
-            "--repository",
-            scratch / "models",
-        ]
-        subprocess.run(command, check=True, timeout=180)
-    with serving(scratch / "models", scratch / "server.log") as server:
-        yield server
 
 
 @pytest.fixture
@@ -275,7 +247,7 @@ def test_a_run_over_many_pictures_goes_on_after_its_end(
 AS_MODELSCOPE = [
     name
     for name, case in CASES.items()
-    if case.size == "bundled" and case.task != "generate" and case.checkpoint == ENGLISH.name
+    if case.size == "bundled" and case.task != "generate" and case.checkpoint == "ofa-emoji-tiny_en"
 ]
 
 

@@ -101,3 +101,7 @@ def parse_arguments() -> argparse.Namespace:
         if part not in parts:
             parser.error(f"there is no part {part!r}; there are {', '.join(parts)}")
     return arguments
+
+
+if __name__ == "__main__":
+    main()

@@ -21,6 +21,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 import venv
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -36,6 +37,7 @@ from benchmarks.pictures import SAMPLES, list_pictures
 from benchmarks.serving import drive, make_requests
 from benchmarks.worker import OUR_WARMUPS, Worker
 from ofa.lowering import PRECISIONS
+from ofa_server.threads import usable_cores
 
 FOLDER = OUTPUT / "compare"
 NAME = "compared"
@@ -117,7 +119,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--tolerance", type=float, default=0.05, metavar="SHARE", help="default: %(default)s"
     )
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), metavar="N")
+    parser.add_argument("--threads", type=int, default=usable_cores(), metavar="N")
     return parser.parse_args()
 
 
@@ -189,8 +191,10 @@ def export_by(side: Side, checkpoint: Path, precision: str) -> None:
     """Export a checkpoint by a commit's own code."""
     command = [str(side.python.with_name("ofa")), "export", str(checkpoint.resolve())]
     command += ["--repository", str(side.repository), "--name", NAME]
-    if precision != "float32":
-        # Commits that had no choice computed in float32.
+    asking = [command[0], "export", "--help"]
+    offered = subprocess.run(asking, cwd=side.folder, check=True, capture_output=True, text=True)
+    # Commits that had no choice computed in float32.
+    if precision != "float32" or "--precision" in offered.stdout:
         command += ["--precision", precision]
     subprocess.run(command, cwd=side.folder, check=True, stdout=sys.stderr)
 
@@ -238,7 +242,10 @@ def compare_servers(
         servers = [stack.enter_context(serving(side)) for side in sides]
 
         def measure(server: str, num_clients: int) -> float:
-            return seconds / len(drive(server, NAME, requests, num_clients, seconds))
+            start = time.perf_counter()
+            # Requests under way when the seconds are over are finished, and counted.
+            num_answers = len(drive(server, NAME, requests, num_clients, seconds))
+            return (time.perf_counter() - start) / num_answers
 
         ratios = {}
         for num_clients in NUM_CLIENTS:

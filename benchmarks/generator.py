@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -37,6 +36,7 @@ from benchmarks.work import count_step_numbers, count_work
 from benchmarks.worker import Answered, Turn, Worker, our_side, reference_side, take_turns
 from ofa.lowering import PRECISIONS
 from ofa.model import ModelConfig
+from ofa_server.threads import usable_cores
 from tests.reference.checkpoints import RECIPES, Calibration, write_checkpoint
 
 SIZES = ("tiny", "medium", "base", "large", "huge")
@@ -111,7 +111,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--without-reference", dest="reference", action="store_false", help="measure ours alone"
     )
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), metavar="N")
+    parser.add_argument("--threads", type=int, default=usable_cores(), metavar="N")
     parser.add_argument("--results", type=Path, default=OUTPUT, metavar="DIR")
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():

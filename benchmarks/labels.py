@@ -13,7 +13,6 @@ Markdown, and writes it and every time to `build/benchmarks/labels-SIZE.json` an
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,6 +28,7 @@ from benchmarks.machine import Machine, describe_machine
 from benchmarks.pictures import SAMPLES, list_pictures
 from benchmarks.worker import Turn, our_side, reference_side, take_turns
 from ofa.tokenizer import load_tokenizer
+from ofa_server.threads import usable_cores
 from tests.reference.checkpoints import (
     LABEL_FILE,
     RECIPES,
@@ -124,7 +124,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--size", choices=SIZES, default="tiny", help="of the made-up checkpoint")
     parser.add_argument("--pictures", type=int, default=3, metavar="N", help="turns a search")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), metavar="N")
+    parser.add_argument("--threads", type=int, default=usable_cores(), metavar="N")
     parser.add_argument("--results", type=Path, default=OUTPUT, metavar="DIR")
     return parser.parse_args()
 

@@ -12,7 +12,6 @@ one run, one by one. Prints a table in Markdown, and writes it and its numbers t
 from __future__ import annotations
 
 import argparse
-import os
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -36,6 +35,7 @@ from ofa.export import stack_rows
 from ofa.lowering import PRECISIONS
 from ofa.tasks import Task
 from ofa.tensors import Tensors
+from ofa_server.threads import usable_cores
 
 #: TorchScript and oneDNN are slow at first.
 _WARMUPS = 3
@@ -101,7 +101,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, help="with pictures; by default cut-outs are made")
     parser.add_argument("--pictures", type=int, default=500, metavar="N", help="at most")
     parser.add_argument("--precision", nargs="+", choices=_NARROW, default=_NARROW)
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), metavar="N")
+    parser.add_argument("--threads", type=int, default=usable_cores(), metavar="N")
     parser.add_argument("--results", type=Path, default=OUTPUT, metavar="DIR")
     return parser.parse_args()
 

@@ -54,11 +54,14 @@ from ofa.tensors import Tensors
 from ofa_server.background import running_server
 from ofa_server.model_configs import read_configs
 from ofa_server.repository import MEMBERS
+from ofa_server.threads import usable_cores
 
 #: Part of the measured time that goes before it: a new batch size is slow at first.
 WARMUP_SHARE = 0.3
 #: Batches of the bare generator that are not counted, for the same reason.
 BARE_WARMUPS = 3
+#: Times that every request is prepared; the first is not counted.
+PREPARE_REPEATS = 10
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,11 @@ class Load:
 def main() -> None:
     arguments = parse_arguments()
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    # The server inherits it, and with it every library that counts its own threads.
-    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
-    torch.set_num_threads(arguments.threads)
+    if arguments.threads:
+        # The server inherits it; otherwise it counts by its own rule.
+        os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    num_threads = arguments.threads or usable_cores()
+    torch.set_num_threads(num_threads)
     repository, name = arguments.repository, arguments.name
     if arguments.checkpoint:
         progress("exporting")
@@ -98,14 +103,14 @@ def main() -> None:
         from benchmarks import sweep
         from benchmarks.plots import draw_sweep
 
-        found = sweep.measure(repository, name, requests, arguments.threads, arguments.minutes)
+        found = sweep.measure(repository, name, requests, num_threads, arguments.minutes)
         write_result(arguments.results, f"sweep-{name}", found, sweep.format_report(found))
         draw_sweep(found, arguments.results / f"sweep-{name}.svg")
     else:
         result = {
             "name": name,
             "task": task.name,
-            "num_threads": arguments.threads,
+            "num_threads": num_threads,
             "machine": asdict(describe_machine()),
             "commit": describe_commit(),
             **measure(repository, task, requests, arguments.clients, arguments.seconds, name),
@@ -133,7 +138,7 @@ def measure(
         "seconds": seconds,
         **bare,
         "loads": loads,
-        "best_per_second": best_per_second(bare, len(os.sched_getaffinity(0))),
+        "best_per_second": best_per_second(bare, torch.get_num_threads()),
         "overhead_ms": overhead_ms(bare, loads),
     }
 
@@ -156,7 +161,9 @@ def parse_arguments() -> argparse.Namespace:
         "--clients", type=int, nargs="+", default=[1, 4, 16], metavar="N", help="at a time"
     )
     parser.add_argument("--seconds", type=float, default=20, metavar="S", help="of every part")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), metavar="N")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="by default as `ofa serve` counts them"
+    )
     parser.add_argument("--sweep", action="store_true", help="find settings for this machine")
     parser.add_argument("--minutes", type=float, default=10, metavar="M", help="for the sweep")
     parser.add_argument("--results", type=Path, default=OUTPUT, metavar="DIR")
@@ -195,10 +202,12 @@ def measure_bare(
     generator = load_exported_generator(repository, name)
     rows: list[Tensors] = []
     times: list[float] = []
-    for request in requests:
+    for request in [*requests] * PREPARE_REPEATS:
         start = time.perf_counter()
         rows.append(task.preprocess(request))
         times.append(time.perf_counter() - start)
+    # The first time, libraries load their codecs.
+    rows, times = rows[-len(requests) :], times[len(requests) :]
     endless = itertools.cycle(rows)
 
     def run_batch(batch_size: int) -> float:

@@ -13,8 +13,8 @@ of what went before:
 Every candidate is a server of its own over a copy of the repository's configurations, asked by one
 client and by 16. It replaces the best so far if it gives over 3 % more answers at 16 clients, and
 lets a single client wait at most 5 % longer than the fastest so far does; so noise moves nothing.
-The settings of the repository as it is come first, and again last, beside the best: only what is
-better then as well is recommended.
+The settings of the repository as it is come first, and twice more at the end, around two more runs
+of the best: only what is better in every pair of these as well is recommended.
 
 The whole keeps to `--minutes`: what is left is shared out among the candidates that are left. A
 load of less than 3 seconds says nothing, so if time is short the last candidates are not measured;
@@ -48,6 +48,8 @@ DELAYS_US = (0, 2000, 5000, 20000)
 #: Shorter measurements say nothing.
 LEAST_SECONDS = 3.0
 _THREADS = "INTRA_OP_THREAD_COUNT"
+#: Runs at the end, of the best and of the settings as they are.
+_CONFIRMING = 4
 
 
 @dataclass(frozen=True)
@@ -109,13 +111,14 @@ class _Sweep:
         """The settings of the repository as it is.
 
         Args:
-            num_threads: that a generator takes which is told no number.
+            num_threads: that the instances of a generator share which is told no number.
         """
         configs = read_configs(self._repository)
         generator = configs[f"{self._name}_generator"]
         # Looked up in a copy, because asking a map of protobuf's for a key puts it in.
         parameters = dict(generator.parameters)
-        own = int(parameters[_THREADS].string_value) if _THREADS in parameters else num_threads
+        shared = max(1, num_threads // num_instances(generator))
+        own = int(parameters[_THREADS].string_value) if _THREADS in parameters else shared
         return Settings(
             preprocess_instances=num_instances(configs[f"{self._name}_preprocess"]),
             generator_instances=num_instances(generator),
@@ -170,22 +173,25 @@ def measure(
     machine = describe_machine()
     sweep = _Sweep(repository, name, requests, minutes)
     shipped = sweep.shipped(num_threads)
-    # Nothing was measured yet; the shipped settings and the best come once more at the end.
-    first = sweep.try_out(shipped, _count_left(0, shipped, num_threads) + 3, 2)
+    # Nothing was measured yet; the shipped settings and the best come twice more at the end.
+    first = sweep.try_out(
+        shipped, _count_left(0, shipped, num_threads) + 1 + _CONFIRMING, _CONFIRMING
+    )
     if first is None:
         raise SystemExit(f"{minutes:g} minutes do not do for a single server; give it more")
     best = first
     for stage in range(len(_STAGES)):
-        after = _count_left(stage + 1, best.settings, num_threads) + 2
+        after = _count_left(stage + 1, best.settings, num_threads) + _CONFIRMING
         alternatives = _alternatives(stage, best.settings, num_threads)
         for number, settings in enumerate(alternatives):
-            tried = sweep.try_out(settings, len(alternatives) - number + after, 2)
+            tried = sweep.try_out(settings, len(alternatives) - number + after, _CONFIRMING)
             if tried is not None and _is_better(tried, best, sweep.candidates):
                 best = tried
     confirmed: list[Candidate] = []
     if best is not first:
-        for number, settings in enumerate((shipped, best.settings)):
-            again = sweep.try_out(settings, 2 - number, 1 - number)
+        # What drifts meanwhile favours neither.
+        for number, settings in enumerate((shipped, best.settings, best.settings, shipped)):
+            again = sweep.try_out(settings, _CONFIRMING - number, _CONFIRMING - 1 - number)
             confirmed += [again] if again else []
     return {
         "name": name,
@@ -195,7 +201,12 @@ def measure(
         "commit": describe_commit(),
         "shipped": asdict(shipped),
         "best": asdict(best.settings),
-        "is_confirmed": len(confirmed) == 2 and _gives_more(confirmed[1], confirmed[0]),
+        "is_confirmed": len(confirmed) == _CONFIRMING
+        and all(
+            _is_better(tried, against, confirmed)
+            for tried in confirmed[1:3]
+            for against in (confirmed[0], confirmed[3])
+        ),
         "candidates": [asdict(each) for each in sweep.candidates],
         "left_out": [asdict(each) for each in sweep.left_out],
         "confirmed": [asdict(each) for each in confirmed],
@@ -271,17 +282,17 @@ def _set_instances(config: ModelConfig, count: int) -> None:
 
 
 def config_lines(name: str, settings: Settings) -> str:
-    """What to set in the `config.pbtxt` of two models."""
+    """What to set in the `config.pbtxt` of two models, in the blocks that are there."""
     return "\n".join(
         (
             f"# {name}_preprocess/config.pbtxt",
-            f"instance_group [ {{ kind: KIND_CPU  count: {settings.preprocess_instances} }} ]",
+            f"count: {settings.preprocess_instances}  # in instance_group",
             "",
             f"# {name}_generator/config.pbtxt",
             f"max_batch_size: {settings.max_batch_size}",
-            f"instance_group [ {{ kind: KIND_CPU  count: {settings.generator_instances} }} ]",
+            f"count: {settings.generator_instances}  # in instance_group",
             f'parameters {{ key: "{_THREADS}" value {{ string_value: "{settings.threads}" }} }}',
-            f"dynamic_batching {{ max_queue_delay_microseconds: {settings.delay_us} }}",
+            f"max_queue_delay_microseconds: {settings.delay_us}  # in dynamic_batching",
         )
     )
 
@@ -333,9 +344,9 @@ def _verdict(result: Result) -> str:
     if result["best"] == result["shipped"]:
         return "Nothing that was measured is better than the settings as they are."
     confirmed = result["confirmed"]
-    if len(confirmed) < 2:
+    if len(confirmed) < _CONFIRMING:
         return "The time did not do to measure the best once more: leave the settings as they are."
-    shipped, best = confirmed
+    shipped, best, *_ = confirmed
     advice = "To be set:" if result["is_confirmed"] else "Leave the settings as they are."
     return (
         f"Once more, beside one another: the best gives {best['per_second']:.2f} answers/s to "

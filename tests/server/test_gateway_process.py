@@ -94,6 +94,18 @@ def test_a_caller_who_hangs_up_takes_the_call_to_the_server_along(
     assert httpx2.get(f"{gateway.url}/healthz").status_code == 200
 
 
+def test_a_refused_body_is_not_read_to_its_end(gateway: GatewayProcess) -> None:
+    host, port = gateway.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), TIMEOUT_S) as connection:
+        connection.sendall(
+            b"POST /v1/captions HTTP/1.1\r\nHost: gateway\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 1000000000000\r\n\r\n{"
+        )
+        with connection.makefile("rb") as answer:
+            assert b" 413 " in answer.readline()
+            assert answer.read().endswith(b"}")  # which ends when the gateway hangs up
+
+
 def test_without_a_server_the_gateway_lives_and_is_not_ready(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_ports(1)[0]}"
     with gateway_serving(address, tmp_path / "gateway.log") as gateway:

@@ -139,10 +139,11 @@ class Catalogue:
 
     async def is_ready(self) -> bool:
         """Returns whether a server says that it and all its models are ready."""
-        for server in self._servers:
+        for server in tuple(self._servers):
             with suppress(InferenceServerException):
                 if await server.is_server_ready(client_timeout=_TIMEOUT_S):
                     return True
+            self._ask_last(server)
         return False
 
     async def aclose(self) -> None:
@@ -152,10 +153,16 @@ class Catalogue:
 
     async def _read(self) -> list[ServedModel] | None:
         """Asks one server after the other until one answers."""
-        for server in self._servers:
+        for server in tuple(self._servers):
             with suppress(InferenceServerException):
                 return await self._read_from(server)
+            self._ask_last(server)
         return None
+
+    def _ask_last(self, server: triton.InferenceServerClient) -> None:
+        """Others shall not wait for one that keeps silent, time and again."""
+        self._servers.remove(server)
+        self._servers.append(server)
 
     async def _read_from(self, server: triton.InferenceServerClient) -> list[ServedModel]:
         index = await server.get_model_repository_index(client_timeout=_TIMEOUT_S)

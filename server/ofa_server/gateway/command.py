@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import signal
 
 from ofa_server.errors import ServerError
 
@@ -41,7 +40,4 @@ def run(arguments: argparse.Namespace) -> None:
         raise ServerError("fastapi is not installed; in a checkout: pip install '.[gateway]'")
     from ofa_server.gateway.serving import GatewaySettings, serve
 
-    # uvicorn raises the signal that stopped it once more behind itself; it has been obeyed then.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
     serve(GatewaySettings(arguments.server, arguments.host, arguments.port, arguments.timeout))

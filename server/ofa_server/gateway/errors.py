@@ -36,6 +36,9 @@ RETRY_AFTER_S = 1
 
 #: nginx's status for a caller who went away; nobody reads it but the metrics.
 _CLIENT_CLOSED = 499
+#: Statuses that may come before the whole request has: uvicorn would read on, without a limit, to
+#: find the next request of the connection.
+_WITH_BODIES_LEFT = (408, 413, 415, 429)
 
 
 class ApiError(Exception):
@@ -185,4 +188,6 @@ def _response(request: Request, error: ApiError, request_id: str = "") -> Respon
     headers = {REQUEST_ID: request_id} if request_id else {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
+    if error.status in _WITH_BODIES_LEFT:
+        headers["Connection"] = "close"
     return JSONResponse(ErrorAnswer(error=details).model_dump(), error.status, headers)

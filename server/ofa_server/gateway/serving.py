@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import socket
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -66,6 +67,9 @@ async def _serve(settings: GatewaySettings) -> None:
             server_header=False,
             timeout_graceful_shutdown=_GRACE_S,
         )
+        # uvicorn raises the signal that stopped it once more behind itself; it has been obeyed then.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
         await _Server(config).serve()
     print("stopped", flush=True)
 

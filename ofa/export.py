@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -76,8 +77,12 @@ def export_generator(
     exported = torch.jit.load(str(path), map_location=on)  # type: ignore[no-untyped-call]
     row = task.preprocess(task.example_request())
     batch = [tensor.to(on) for tensor in stack_rows([row], task)]
-    with torch.inference_mode():
-        eager_outputs = as_tuple(eager.to(on)(*batch))
+    if on.type != "cpu":
+        # Its tensors are the checkpoint's, which stay where they are.
+        eager = copy.deepcopy(eager).to(on)
+    # A GPU's convolutions would round their inputs to 10 bits, and not alike in both.
+    with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+        eager_outputs = as_tuple(eager(*batch))
         exported_outputs = as_tuple(exported(*batch))
     names = [spec.name for spec in task.tensors.generator_outputs]
     outputs = [tensor[0].cpu().numpy() for tensor in exported_outputs]
@@ -95,7 +100,7 @@ def _score_difference(eager: Sequence[Tensor], exported: Sequence[Tensor]) -> fl
     Raises:
         ExportError: it is too large, or the tokens differ.
     """
-    largest = torch.zeros(())
+    largest = torch.zeros((), device=eager[0].device)
     for ours, theirs in zip(eager, exported, strict=True):
         if not ours.is_floating_point():
             if not torch.equal(ours, theirs):

@@ -305,7 +305,8 @@ def top_candidates(totals: Tensor, count: int) -> tuple[Tensor, Tensor]:
     candidates = runs.gather(1, best_runs[:, :, None].expand(-1, -1, run)).flatten(1)
     values, places = candidates.topk(count, dim=1)
     first = best_runs.gather(1, places.div(run, rounding_mode="floor")) * run
-    return values, first + places.remainder(run)
+    # Where a row has fewer candidates above -inf, padding may stand for one that is not.
+    return values, (first + places.remainder(run)).clamp(max=num_totals - 1)
 
 
 def _best_by_row(

@@ -166,10 +166,11 @@ class TreeDecoder(nn.Module):
             prompt = (keys[:, :, :num_prompt], values[:, :, :num_prompt])
             nodes = (keys[:, :, num_prompt:], values[:, :, num_prompt:])
             heads = [
+                # In float32 as the paths: a GPU wants the mask in the queries' dtype.
                 F.scaled_dot_product_attention(
-                    queries[0],
-                    prompt[0],
-                    prompt[1],
+                    queries[0].float(),
+                    prompt[0].float(),
+                    prompt[1].float(),
                     # With a mask of fewer dimensions attention leaves its fast path.
                     attn_mask=self_biases[0][bias_index].unsqueeze(0),
                     scale=attention.scale,

@@ -22,8 +22,8 @@ def lower(
 ) -> nn.Module:
     """A generator for one kind of device, made from one as checkpoints give it.
 
-    In every precision, what layers are added to, norms of that sum, position biases, logits and
-    scores are float32.
+    In every precision, what layers are added to, norms of that sum, logits and scores are float32,
+    and on a CPU so are position biases.
 
     Args:
         generator: is not changed.

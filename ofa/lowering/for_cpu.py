@@ -58,7 +58,6 @@ def lower_for_cpu(generator: nn.Module, image_size: int, precision: CpuPrecision
     lowered = copy_sharing_tensors(generator)
     for module in list(lowered.modules()):
         if isinstance(module, DecoderLayer):
-            module.self_attn.product = AttentionByQuery(module.self_attn.scale)
             for path, child in list(module.named_modules()):
                 if type(child) is nn.Linear and path not in _SOURCE_LINEARS:
                     step_linear = precision.make_step_linear(child.weight, child.bias)
@@ -73,8 +72,11 @@ def lower_for_cpu(generator: nn.Module, image_size: int, precision: CpuPrecision
                 setattr(module, name, PackedLinear(child.weight, child.bias, own))
             elif isinstance(child, ResNet):
                 setattr(module, name, PackedResNet(child, image_size, precision.dtype))
-        # Label scorers ask for the logits of few tokens, and those of codes are a part.
+        # Label scorers ask for the logits of few tokens, and those of codes are a part; the
+        # histories of codes are long.
         if isinstance(module, BeamDecoder):
+            for layer in module.decoder.layers:
+                layer.self_attn.product = AttentionByQuery(layer.self_attn.scale)
             embedding = module.decoder.embed_tokens.weight
             linear = precision.make_vocabulary_linear(embedding, None)
             module.decoder.vocabulary_projection = PackedVocabulary(linear)

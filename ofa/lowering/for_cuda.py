@@ -21,6 +21,10 @@ CUDA_PRECISIONS = {
 }
 
 
+#: Norms of a layer whose input comes from a product.
+_INNER_NORMS = ("self_attn_mid_layer_norm", "cross_attn_mid_layer_norm", "ffn_layer_norm")
+
+
 class NarrowLinear(nn.Module):
     """`nn.Linear` that rounds what it gets, and answers, in the dtype of its weights."""
 
@@ -54,8 +58,12 @@ class NarrowResNet(nn.Module):
     def __init__(self, resnet: ResNet, dtype: torch.dtype) -> None:
         super().__init__()
         self.dtype = dtype
-        narrow = copy.deepcopy(resnet).to(dtype)
-        self.resnet = narrow.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.resnet = copy.deepcopy(resnet)
+        # Not its norms: a variance in 16 bits would cost more than it saves.
+        for module in self.resnet.modules():
+            if isinstance(module, nn.Conv2d):
+                weight = module.weight.detach().to(dtype, memory_format=torch.channels_last)
+                module.weight = nn.Parameter(weight, requires_grad=False)
 
     def forward(self, patch_images: Tensor) -> Tensor:
         """As `ResNet`; pictures may be of any dtype."""
@@ -76,4 +84,7 @@ def lower_for_cuda(generator: nn.Module, dtype: torch.dtype) -> nn.Module:
                 setattr(module, name, NarrowLinear(child, dtype))
             elif isinstance(child, ResNet):
                 setattr(module, name, NarrowResNet(child, dtype))
+            elif is_layer and name in _INNER_NORMS:
+                # A GPU's norm has one dtype for its input and its weights; it sums up in float32.
+                setattr(module, name, copy.deepcopy(child).to(dtype))
     return lowered

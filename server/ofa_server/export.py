@@ -19,7 +19,7 @@ from ofa.options import OptionLimits
 from ofa.tasks import TASKS, Task
 from ofa.tensors import Tensors, TensorSpec
 from ofa_server.errors import ServerError
-from ofa_server.processor import default_precision
+from ofa_server.processor import default_precision, multiplies_int8
 from ofa_server.repository import (
     ENSEMBLE,
     MANIFEST,
@@ -102,6 +102,11 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"precision: {arguments.precision} (--precision chooses another)", flush=True)
     if arguments.device == "cuda" and arguments.precision == "int8":
         raise ServerError("--precision int8 is for CPUs; --device cuda takes the other precisions")
+    if arguments.precision == "int8" and not multiplies_int8():
+        raise ServerError(
+            "--precision int8 needs a processor with AVX512-VNNI, AVX-VNNI or AMX; others cut "
+            "sums of products off"
+        )
     folder = fetch_checkpoint(arguments.checkpoint)
     # torch takes seconds to import, and `ofa serve` shares this command.
     from ofa.checkpoint import load_checkpoint

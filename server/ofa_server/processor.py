@@ -17,7 +17,16 @@ def default_precision(device: str) -> str:
     Args:
         device: "cpu" or "cuda", that the export is for.
     """
-    has_amx = (
-        device == "cpu" and _CPU_INFO.is_file() and "amx_bf16" in _CPU_INFO.read_text().split()
-    )
-    return "bfloat16" if has_amx else "float32"
+    return "bfloat16" if device == "cpu" and "amx_bf16" in _cpu_flags() else "float32"
+
+
+def multiplies_int8() -> bool:
+    """Whether the processor sums up products of 8-bit integers in 32 bits.
+
+    Older ones do in 16, where sums of two products can be cut off: wrong without a sign of it.
+    """
+    return not _cpu_flags().isdisjoint({"avx512_vnni", "avx_vnni", "amx_int8"})
+
+
+def _cpu_flags() -> set[str]:
+    return set(_CPU_INFO.read_text().split()) if _CPU_INFO.is_file() else set()

@@ -323,6 +323,15 @@ def test_repeated_ngrams_are_those_of_the_plain_rule(seed: int) -> None:
             assert found == tokens_that_would_repeat(history, size)
 
 
+def test_padding_is_no_candidate() -> None:
+    totals = torch.full((1, 64 * 40 + 1), -torch.inf)
+    totals[0, -1] = 0.0
+    values, indices = top_candidates(totals, 2)
+    assert values.tolist() == [[0.0, -torch.inf]]
+    assert indices[0, 0] == 64 * 40
+    assert (indices < totals.size(1)).all()
+
+
 @pytest.mark.parametrize("num_totals", [1, 63, 1279, 1280, 1281, 5000, 64 * 200])
 @pytest.mark.parametrize("num_barred", [0, 1, 64])
 def test_top_candidates_are_those_of_topk(num_totals: int, num_barred: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -38,6 +39,25 @@ class MadeUpScalars(TorchDispatchMode):
 def meta_device() -> Iterator[None]:
     with torch.no_grad(), MadeUpScalars():
         yield
+
+
+@pytest.fixture(autouse=True)
+def strict_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU's norms and fused attention take one dtype; meta tensors do not mind."""
+    layer_norm, attention = F.layer_norm, F.scaled_dot_product_attention
+
+    def strict_norm(x: Tensor, shape: Any, weight: Tensor, *others: Any) -> Tensor:
+        assert x.dtype == weight.dtype
+        return layer_norm(x, shape, weight, *others)
+
+    def strict_attention(
+        q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor, **others: Any
+    ) -> Tensor:
+        assert q.dtype == k.dtype == v.dtype == attn_mask.dtype
+        return attention(q, k, v, attn_mask, **others)
+
+    monkeypatch.setattr(F, "layer_norm", strict_norm)
+    monkeypatch.setattr(F, "scaled_dot_product_attention", strict_attention)
 
 
 def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -85,4 +105,4 @@ def test_a_tensor_of_the_host_is_noticed(tiny_model: OFAModel) -> None:
         *stack_options([make_options()] * 2),
     )
     with meta_device(), pytest.raises(RuntimeError, match="meta"):
-        lowered(*(tensor.to("meta") for tensor in inputs[:-1]), inputs[-1])
+        lowered(inputs[0], *(tensor.to("meta") for tensor in inputs[1:]))

@@ -88,7 +88,7 @@ def test_an_artefact_for_gpus_answers_where_there_is_none(
 ) -> None:
     report = export_generator(checkpoint, tmp_path / "gpu.pt", LIMITS, precision, "cuda")
     expected = export_generator(checkpoint, tmp_path / "cpu.pt", LIMITS)
-    tolerance = {"float32": 1e-4, "float16": 0.02, "bfloat16": 0.5}[precision]
+    tolerance = {"float32": 1e-4, "float16": 0.02, "bfloat16": 0.3}[precision]
     ours, theirs = (each.example_outputs["hypothesis_scores"] for each in (report, expected))
     np.testing.assert_allclose(ours, theirs, atol=tolerance)
     assert ours.dtype == np.float32

@@ -23,3 +23,16 @@ def test_bfloat16_is_the_default_where_amx_multiplies_it(
     assert processor.default_precision(device) == expected
     monkeypatch.setattr(processor, "_CPU_INFO", tmp_path / "missing")
     assert processor.default_precision(device) == "float32"
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [("fpu avx512_vnni", True), ("avx_vnni", True), ("amx_int8", True), ("fpu avx512f", False)],
+)
+def test_integers_are_multiplied_where_sums_are_wide(
+    flags: str, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text(f"processor : 0\nflags : {flags}\n")
+    monkeypatch.setattr(processor, "_CPU_INFO", info)
+    assert processor.multiplies_int8() == expected

@@ -67,7 +67,7 @@ async def _serve(settings: GatewaySettings) -> None:
             server_header=False,
             timeout_graceful_shutdown=_GRACE_S,
         )
-        # uvicorn raises the signal that stopped it once more behind itself; it has been obeyed then.
+        # uvicorn raises the signal that stopped it once more behind itself; by then it is obeyed.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
         await _Server(config).serve()

@@ -58,10 +58,9 @@ def lower_for_cpu(generator: nn.Module, image_size: int, precision: CpuPrecision
     lowered = copy_sharing_tensors(generator)
     for module in list(lowered.modules()):
         if isinstance(module, DecoderLayer):
-            for path, child in list(module.named_modules()):
-                if type(child) is nn.Linear and path not in _SOURCE_LINEARS:
-                    step_linear = precision.make_step_linear(child.weight, child.bias)
-                    module.set_submodule(path, step_linear)
+            _lower_step_linears(module, precision)
+        if isinstance(module, BeamDecoder):
+            _lower_beam_decoder(module, precision)
         if isinstance(module, EncoderLayer):
             module.self_attn.product = AttentionByHead(module.self_attn.scale)
         is_layer = isinstance(module, (Attention, EncoderLayer))
@@ -72,12 +71,23 @@ def lower_for_cpu(generator: nn.Module, image_size: int, precision: CpuPrecision
                 setattr(module, name, PackedLinear(child.weight, child.bias, own))
             elif isinstance(child, ResNet):
                 setattr(module, name, PackedResNet(child, image_size, precision.dtype))
-        # Label scorers ask for the logits of few tokens, and those of codes are a part; the
-        # histories of codes are long.
-        if isinstance(module, BeamDecoder):
-            for layer in module.decoder.layers:
-                layer.self_attn.product = AttentionByQuery(layer.self_attn.scale)
-            embedding = module.decoder.embed_tokens.weight
-            linear = precision.make_vocabulary_linear(embedding, None)
-            module.decoder.vocabulary_projection = PackedVocabulary(linear)
     return lowered
+
+
+def _lower_step_linears(layer: DecoderLayer, precision: CpuPrecision) -> None:
+    for path, child in list(layer.named_modules()):
+        if type(child) is nn.Linear and path not in _SOURCE_LINEARS:
+            layer.set_submodule(path, precision.make_step_linear(child.weight, child.bias))
+
+
+def _lower_beam_decoder(beam_decoder: BeamDecoder, precision: CpuPrecision) -> None:
+    """What a search over texts alone does.
+
+    Label scorers ask for the logits of few tokens, and have several queries a row. Logits of codes
+    are a part of the vocabulary's, and histories of codes are long.
+    """
+    decoder = beam_decoder.decoder
+    linear = precision.make_vocabulary_linear(decoder.embed_tokens.weight, None)
+    decoder.vocabulary_projection = PackedVocabulary(linear)
+    for layer in decoder.layers:
+        layer.self_attn.product = AttentionByQuery(layer.self_attn.scale)

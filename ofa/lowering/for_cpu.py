@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ofa.generation.beam_decoder import BeamDecoder
 from ofa.lowering.attention_by_head import AttentionByHead
 from ofa.lowering.attention_by_query import AttentionByQuery
+from ofa.lowering.attention_of_beams import AttentionOfBeams
 from ofa.lowering.half_linear import HalfLinear
 from ofa.lowering.int8_linear import Int8Linear
 from ofa.lowering.packed_conv import PackedResNet
@@ -59,6 +60,7 @@ def lower_for_cpu(generator: nn.Module, image_size: int, precision: CpuPrecision
     for module in list(lowered.modules()):
         if isinstance(module, DecoderLayer):
             _lower_step_linears(module, precision)
+            module.cross_attn.product = AttentionOfBeams(module.cross_attn.scale)
         if isinstance(module, BeamDecoder):
             _lower_beam_decoder(module, precision)
         if isinstance(module, EncoderLayer):

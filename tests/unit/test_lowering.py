@@ -12,6 +12,7 @@ from ofa.generation import Generator, LabelScorer, TextGenerator
 from ofa.lowering import PRECISIONS, lower
 from ofa.lowering.attention_by_head import AttentionByHead
 from ofa.lowering.attention_by_query import AttentionByQuery
+from ofa.lowering.attention_of_beams import AttentionOfBeams
 from ofa.lowering.half_linear import HalfLinear
 from ofa.lowering.int8_linear import Int8Linear
 from ofa.lowering.packed_conv import PackedResNet
@@ -125,6 +126,28 @@ def test_attention_by_query_is_attention(dtype: torch.dtype, length: int) -> Non
         for row in range(0, 20, 5):
             part = slice(row, row + 5)
             assert torch.equal(module(queries[part], keys[part], values[part], bias), actual[part])
+
+
+@pytest.mark.parametrize("num_source", [44, 513, 908])
+@pytest.mark.parametrize("num_beams", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_attention_of_beams_is_attention(
+    dtype: torch.dtype, num_beams: int, num_source: int
+) -> None:
+    torch.manual_seed(0)
+    queries = torch.randn(8, 16, num_beams, 64).to(dtype)
+    keys, values = (torch.randn(8, 16, num_source, 64).to(dtype) for _ in range(2))
+    bias = torch.randn(1, 16, 1, num_source).expand(8, -1, num_beams, -1)
+    inputs = (queries, keys, values, bias)
+    module = AttentionOfBeams(0.1)
+    with torch.inference_mode():
+        actual = module(*inputs)
+        expected = ScaledDotProduct(0.1)(*(tensor.float() for tensor in inputs))
+        tolerance = 1e-5 if dtype == torch.float32 else 0.02
+        torch.testing.assert_close(actual.float(), expected, rtol=0.0, atol=tolerance)
+        for first, count in itertools.product((0, 3, 5), (1, 2, 3)):
+            rows = slice(first, first + count)
+            assert torch.equal(module(*(tensor[rows] for tensor in inputs)), actual[rows])
 
 
 def test_a_half_layer_rounds_its_weights_only(tmp_path: Path) -> None:

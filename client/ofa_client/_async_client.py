@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import (
+    AsyncGenerator,
     AsyncIterable,
-    AsyncIterator,
     Callable,
     Iterable,
     Mapping,
@@ -117,11 +117,11 @@ class AsyncOFAClient:
         model: str | None = None,
         timeout: float | None = None,
         **search: Unpack[SearchOptions],
-    ) -> AsyncIterator[tuple[ImageT, CaptioningResult | OFAClientError]]:
+    ) -> AsyncGenerator[tuple[ImageT, CaptioningResult | OFAClientError], None]:
         """Return an iterator over many pictures, each with its captions or its error.
 
-        A picture that has no captions is paired with the error that `caption` raises, and the
-        others go on. `images` may be endless: at most `2 * concurrency + 1` pictures have been read
+        A picture that has no captions is paired with the error that `caption` raises, without its
+        traceback, and the others go on. `images` may be endless: at most `2 * concurrency + 1` pictures have been read
         from it and not yet been handed out, and they are read when the iterator is waited for.
         Whoever stops taking cancels the requests under way. An error of `images` ends the iterator.
 

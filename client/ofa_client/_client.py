@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import wait
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -156,11 +156,11 @@ class OFAClient:
         model: str | None = None,
         timeout: float | None = None,
         **search: Unpack[SearchOptions],
-    ) -> Iterator[tuple[ImageT, CaptioningResult | OFAClientError]]:
+    ) -> Generator[tuple[ImageT, CaptioningResult | OFAClientError], None, None]:
         """Return an iterator over many pictures, each with its captions or its error.
 
-        A picture that has no captions is paired with the error that `caption` raises, and the
-        others go on. `images` may be endless: at most `2 * concurrency + 1` pictures have been read
+        A picture that has no captions is paired with the error that `caption` raises, without its
+        traceback, and the others go on. `images` may be endless: at most `2 * concurrency + 1` pictures have been read
         from it and not yet been handed out, and they are read when the iterator is waited for.
         Whoever stops taking cancels the requests under way. An error of `images` ends the iterator.
 

@@ -55,7 +55,8 @@ class OFAClient:
       of labels or candidates has no `SearchOptions`.
     - `model`: name of the ensemble; by default the client's.
     - `timeout`: seconds for everything from reading the picture to the answer, with connecting,
-      waiting in the server's queue and further attempts; by default the client's.
+      waiting in the server's queue and further attempts; by default the client's. A file that is
+      being read, or a name in a URL that is being looked up, is waited for nonetheless.
     - KeyboardInterrupt cancels the request.
 
     They raise

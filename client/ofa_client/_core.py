@@ -33,11 +33,13 @@ class Read:
 
     Attributes:
         run: blocks until they are there.
-        cancel: makes `run` end early, from another thread.
+        cancel: makes `run` end early, from another thread, where anything can.
+        seconds: that there are, for a client that need not wait for `run`.
     """
 
     run: Callable[[], bytes]
     cancel: Callable[[], None]
+    seconds: float
 
 
 Step: TypeAlias = Action | Read
@@ -171,8 +173,8 @@ class Core:
     def _reading(self, image: ImageInput, seconds: float) -> Read:
         if is_url(image):
             fetch = Fetch(image, self._urls, max_bytes=MAX_IMAGE_BYTES, timeout=seconds)
-            return Read(fetch.run, fetch.cancel)
-        return Read(functools.partial(to_image_bytes, image), lambda: None)
+            return Read(fetch.run, fetch.cancel, seconds)
+        return Read(functools.partial(to_image_bytes, image), lambda: None, seconds)
 
     def _call_metadata(self) -> tuple[tuple[str, str], ...]:
         metadata = self._metadata

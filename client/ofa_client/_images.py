@@ -33,7 +33,7 @@ class BinaryFile(Protocol):
     """A file opened for reading bytes."""
 
     def read(self, size: int, /) -> bytes:
-        """Return at most `size` bytes."""
+        """Return at most `size` bytes, and none only at the end."""
 
 
 ImageInput: TypeAlias = (
@@ -64,7 +64,10 @@ def to_image_bytes(image: ImageInput) -> bytes:
     if _is_pil(image):
         return _encode_png(image)
     if hasattr(image, "read"):
-        return _read_file(image)
+        try:
+            return _read_file(image)
+        except (OSError, ValueError) as error:  # the latter from one that is closed
+            raise InvalidImageError(f"image cannot be read: {error}") from error
     raise InvalidImageError(
         "image must be a path, bytes, a binary file, a PIL picture or a numpy array, "
         f"not {type(image).__name__}"
@@ -82,10 +85,18 @@ def _read_path(path: Path) -> bytes:
 
 
 def _read_file(file: BinaryFile) -> bytes:
-    image_bytes = file.read(MAX_IMAGE_BYTES + 1)
-    if not isinstance(image_bytes, bytes):
-        raise InvalidImageError("image is a file open as text; open it with mode 'rb'")
-    return _checked(image_bytes)
+    chunks: list[bytes] = []
+    num_left = MAX_IMAGE_BYTES + 1
+    # A pipe, a socket or a file of somebody's own may give less than it is asked for.
+    while num_left > 0:
+        chunk = file.read(num_left)
+        if not isinstance(chunk, bytes):
+            raise InvalidImageError("image is a file open as text; open it with mode 'rb'")
+        if not chunk:
+            break
+        chunks.append(chunk)
+        num_left -= len(chunk)
+    return _checked(b"".join(chunks))
 
 
 def _checked(image_bytes: bytes, form: str = "image") -> bytes:

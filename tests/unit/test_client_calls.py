@@ -1,6 +1,7 @@
 """OFAClient over real gRPC, against a server that answers as the test tells it to."""
 
 import dataclasses
+import io
 import pickle
 import socket
 import threading
@@ -235,13 +236,13 @@ def test_a_silent_server_ends_in_deadline_exceeded(scripted_triton: ScriptedTrit
 def test_reading_the_picture_counts_towards_the_timeout(
     client: OFAClient, scripted_triton: ScriptedTriton
 ) -> None:
-    class SlowFile:
-        def read(self, size: int, /) -> bytes:
+    class SlowFile(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
             time.sleep(0.05)
-            return b"picture"
+            return super().read(size)
 
     with pytest.raises(DeadlineExceededError):
-        client.caption(SlowFile(), timeout=0.01)
+        client.caption(SlowFile(b"picture"), timeout=0.01)
     assert not scripted_triton.requests
 
 

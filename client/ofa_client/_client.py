@@ -67,7 +67,8 @@ class OFAClient:
     - OverloadedError: the server's queue is full.
     - UnavailableError: nobody answers at the address, or the server is shutting down.
     - ModelNotReadyError: the server does not have the model.
-    - AuthenticationError: the server refuses the credentials, or its certificate is not trusted.
+    - AuthenticationError: the server refuses the credentials, its certificate is not trusted, or
+      there is no token.
     - DeadlineExceededError: there was no answer within the timeout.
     - CallCancelledError: the client was closed.
     - ServerError: the server failed.
@@ -84,7 +85,7 @@ class OFAClient:
         retry: when a call is attempted again; None for never.
         tls: encrypts the connections; None for plain ones.
         token: sent as `authorization: Bearer TOKEN`, or a function that returns it for each call.
-            Needs `tls`.
+            It must not block: an `AsyncOFAClient` calls it on the event loop. Needs `tls`.
         metadata: sent along with every request, such as the header of a proxy.
         urls: which URLs of pictures are fetched, and for how long; None for none.
         keep_alive: seconds between pings that find out, while a request runs, whether the server

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import sys
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 from ofa_client._calls import Attempt, CallInfo
-from ofa_client._errors import InvalidOptionError, OFAClientError
+from ofa_client._errors import AuthenticationError, InvalidOptionError, OFAClientError
 from ofa_client._exchange import Action, Call, Exchange, Reply, Routes
 from ofa_client._fetch import Fetch, UrlPolicy, is_url
 from ofa_client._images import MAX_IMAGE_BYTES, ImageInput, to_image_bytes
@@ -179,7 +180,10 @@ class Core:
     def _call_metadata(self) -> tuple[tuple[str, str], ...]:
         metadata = self._metadata
         if self._token is not None:
-            metadata += bearer(self._token)
+            try:
+                metadata += bearer(self._token)
+            except Exception as error:
+                raise AuthenticationError("the token cannot be had") from error
         # A program that traces has imported OpenTelemetry; what it knows of the current span goes
         # along (`traceparent`), and Triton's own spans continue from there.
         if "opentelemetry.trace" in sys.modules:
@@ -187,7 +191,10 @@ class Core:
 
             carrier: dict[str, str] = {}
             inject(carrier)
-            metadata += tuple(carrier.items())
+            for name, value in carrier.items():
+                # An answer is worth more than a part of a trace that gRPC does not send.
+                with contextlib.suppress(ValueError):
+                    metadata += check_metadata({name: value})
         return metadata
 
 

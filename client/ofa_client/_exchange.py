@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from ofa_client._calls import Attempt
@@ -36,7 +36,7 @@ class Send:
 
     server: Server
     message: Any
-    metadata: tuple[tuple[str, str], ...]
+    metadata: tuple[tuple[str, str], ...] = field(repr=False)
     timeout: float
 
 
@@ -121,7 +121,7 @@ class Call:
     timeout: float
     deadline: float
     message: Any = None
-    metadata: tuple[tuple[str, str], ...] = ()
+    metadata: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     attempts: tuple[Attempt, ...] = ()
 
 

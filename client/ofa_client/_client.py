@@ -77,8 +77,8 @@ class OFAClient:
     Args:
         servers: HOST:PORT of a server's gRPC port, or several of them to take turns. With
             "dns:///HOST:PORT" all addresses of the name take turns; it is looked up again every 30
-            seconds, and when a server has failed. A server that fails or shuts down is left out
-            for 1 second, then 2, and so on up to 30.
+            seconds, and when a server has failed. A server that fails, shuts down, or answers
+            nothing by a call's deadline is left out for 1 second, then 2, and so on up to 30.
         model: name of the ensemble that all verbs ask, as exported with `ofa export --name`; by
             default each asks the one that its task is named for.
         timeout: what a call may take in all, in seconds, unless the call says otherwise.

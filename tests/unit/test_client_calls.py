@@ -163,6 +163,11 @@ STATUSES = [
     ("UNAVAILABLE", "[request id: <id_unknown>] Exceeds maximum queue size", OverloadedError),
     ("UNAVAILABLE", "in ensemble 'caption', Request timeout expired", OverloadedError),
     ("RESOURCE_EXHAUSTED", "too many requests", OverloadedError),
+    (
+        "RESOURCE_EXHAUSTED",
+        "CLIENT: Received message larger than max (5242880 vs. 4194304)",
+        InvalidRequestError,
+    ),
     ("UNAUTHENTICATED", "no token", AuthenticationError),
     ("PERMISSION_DENIED", "not with this token", AuthenticationError),
     ("UNAVAILABLE", "This protocol is restricted, expecting header 'x'", AuthenticationError),

@@ -122,9 +122,10 @@ class AsyncOFAClient:
         """Return an iterator over many pictures, each with its captions or its error.
 
         A picture that has no captions is paired with the error that `caption` raises, without its
-        traceback, and the others go on. `images` may be endless: at most `2 * concurrency + 1` pictures have been read
-        from it and not yet been handed out, and they are read when the iterator is waited for.
-        Whoever stops taking cancels the requests under way. An error of `images` ends the iterator.
+        traceback, and the others go on. `images` may be endless: at most `2 * concurrency + 1`
+        pictures have been read from it and not yet been handed out, and they are read when the
+        iterator is waited for. Whoever stops taking cancels the requests under way, at once with
+        the iterator's `close` or `aclose`. An error of `images` ends the iterator.
 
         Args:
             images: pictures as for `caption`.

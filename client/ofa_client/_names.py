@@ -74,8 +74,8 @@ class Names:
             for name in self._names:
                 try:
                     self._found[name] = _resolve(name)
-                except (OSError, ValueError) as error:  # the latter for what cannot be a name
-                    # What was found before may still be right.
+                except (OSError, ValueError) as error:  # noqa: PERF203 - each has its own
+                    # What was found before may still be right. A ValueError: it cannot be a name.
                     logger.warning("%s cannot be looked up: %s", name, error)
             found = [server for name in self._names for server in self._found.get(name, [])]
             # Without any server, gRPC is to say what is wrong with the names.

@@ -87,16 +87,16 @@ class Picture:
 
 
 def test_an_error_that_is_kept_does_not_keep_its_item() -> None:
-    def ask(item: Picture) -> int:
+    def ask(item: Picture) -> float:
         try:
-            raise OSError("the cause")
-        except OSError as error:
+            return float("a cause")
+        except ValueError as error:
             raise OFAClientError("no") from error
 
-    async def ask_async(item: Picture) -> int:
+    async def ask_async(item: Picture) -> float:
         return ask(item)
 
-    async def collect() -> list[OFAClientError | int]:
+    async def collect() -> list[OFAClientError | float]:
         found = ask_many_async(ask_async, pictures(), concurrency=2, ordered=True)
         return [outcome async for _, outcome in found]
 

@@ -176,7 +176,7 @@ def test_a_token_that_cannot_be_had_is_an_error_of_the_client(
             raise OSError("the vault is sealed")
         return f"{SECRET}\n"
 
-    with pytest.raises(AuthenticationError, match="^the token cannot be had$") as caught:
+    with pytest.raises(AuthenticationError, match=r"^the token cannot be had$") as caught:
         caption_with(client_class, tls=TLS(), token=token)
     assert caught.value.__cause__ is not None
     assert SECRET not in str(caught.value.__cause__)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import (
+    AsyncGenerator,
     AsyncIterable,
-    AsyncIterator,
     Callable,
     Iterable,
     Mapping,
@@ -23,7 +23,7 @@ from ofa_client import _tasks as tasks
 from ofa_client._calls import Attempt
 from ofa_client._channels import ChannelMaker, to_failure
 from ofa_client._core import Core, Read, Step
-from ofa_client._errors import CallCancelledError, OFAClientError
+from ofa_client._errors import CallCancelledError, DeadlineExceededError, OFAClientError
 from ofa_client._exchange import Close, Failure, LookUp, Reply, Send, Wait
 from ofa_client._fetch import UrlPolicy
 from ofa_client._images import ImageInput, ImageT
@@ -53,7 +53,8 @@ class AsyncOFAClient:
 
     All tasks of one event loop may share it; it connects at the first call. Cancelling the task of
     a call cancels the request. Pictures that are not encoded bytes are read, fetched and encoded in
-    threads; a file or a PIL picture must be left alone until the call is over.
+    threads; a file or a PIL picture must be left alone until the call is over. A call ends at its
+    timeout even if the picture is still being read; the thread goes on until that has ended.
 
     >>> async with AsyncOFAClient("localhost:8001") as client:
     ...     print((await client.caption("apple.jpg")).text)
@@ -117,13 +118,14 @@ class AsyncOFAClient:
         model: str | None = None,
         timeout: float | None = None,
         **search: Unpack[SearchOptions],
-    ) -> AsyncIterator[tuple[ImageT, CaptioningResult | OFAClientError]]:
+    ) -> AsyncGenerator[tuple[ImageT, CaptioningResult | OFAClientError], None]:
         """Return an iterator over many pictures, each with its captions or its error.
 
-        A picture that has no captions is paired with the error that `caption` raises, and the
-        others go on. `images` may be endless: at most `2 * concurrency + 1` pictures have been read
-        from it and not yet been handed out, and they are read when the iterator is waited for.
-        Whoever stops taking cancels the requests under way. An error of `images` ends the iterator.
+        A picture that has no captions is paired with the error that `caption` raises, without its
+        traceback, and the others go on. `images` may be endless: at most `2 * concurrency + 1`
+        pictures have been read from it and not yet been handed out, and they are read when the
+        iterator is waited for. Whoever stops taking cancels the requests under way, at once with
+        the iterator's `close` or `aclose`. An error of `images` ends the iterator.
 
         Args:
             images: pictures as for `caption`.
@@ -370,13 +372,19 @@ class AsyncOFAClient:
 
     async def _read(self, step: Read) -> bytes:
         self._check_open()
-        loop = asyncio.get_running_loop()
+        reading = asyncio.get_running_loop().run_in_executor(self._readers, step.run)
         try:
-            return await loop.run_in_executor(self._readers, step.run)
+            await asyncio.wait([reading], timeout=step.seconds)
+            if not reading.done():
+                raise DeadlineExceededError("the image was not there in time")
+            return reading.result()
         except asyncio.CancelledError:
-            step.cancel()
             self._tell_closing_from_cancelling()
             raise
+        finally:
+            if not reading.done():
+                reading.cancel()
+                step.cancel()
 
     def _check_open(self) -> None:
         if self._closed.is_set():

@@ -50,6 +50,12 @@ def picture_names(sources: Iterable[str]) -> Iterator[str]:
             yield source
 
 
+def can_be_counted(source: str) -> bool:
+    """Return whether a source gives its names a second time too, as no pipe does."""
+    is_list = source.startswith(_LIST_MARK)
+    return source != STDIN and (not is_list or Path(source.removeprefix(_LIST_MARK)).is_file())
+
+
 def _lines(file: Iterable[bytes]) -> Iterator[str]:
     # As the system's own calls give names, so that one that is not UTF-8 is found all the same.
     names = (os.fsdecode(line.rstrip(b"\r\n")) for line in file)

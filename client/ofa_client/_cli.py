@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ofa_client._arguments import INPUTS, make_parser
 from ofa_client._bulk import Counts, ask_all, count_unanswered, unanswered
 from ofa_client._bulk_journal import Journal, JournalError
-from ofa_client._bulk_names import STDIN
+from ofa_client._bulk_names import can_be_counted
 from ofa_client._client import OFAClient
 from ofa_client._errors import OFAClientError
 from ofa_client._painting import paint_boxes
@@ -104,7 +104,7 @@ def _progress_bar(
     except ImportError:
         return nullcontext()
     total = None
-    if STDIN not in arguments.image:  # which can be read once only
+    if all(map(can_be_counted, arguments.image)):
         total = count_unanswered(arguments.image, arguments.shard, journal)
     bar: AbstractContextManager[tqdm] = tqdm(total=total, unit=" pictures", dynamic_ncols=True)
     return bar

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import wait
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -55,7 +55,8 @@ class OFAClient:
       of labels or candidates has no `SearchOptions`.
     - `model`: name of the ensemble; by default the client's.
     - `timeout`: seconds for everything from reading the picture to the answer, with connecting,
-      waiting in the server's queue and further attempts; by default the client's.
+      waiting in the server's queue and further attempts; by default the client's. A file that is
+      being read, or a name in a URL that is being looked up, is waited for nonetheless.
     - KeyboardInterrupt cancels the request.
 
     They raise
@@ -66,7 +67,8 @@ class OFAClient:
     - OverloadedError: the server's queue is full.
     - UnavailableError: nobody answers at the address, or the server is shutting down.
     - ModelNotReadyError: the server does not have the model.
-    - AuthenticationError: the server refuses the credentials, or its certificate is not trusted.
+    - AuthenticationError: the server refuses the credentials, its certificate is not trusted, or
+      there is no token.
     - DeadlineExceededError: there was no answer within the timeout.
     - CallCancelledError: the client was closed.
     - ServerError: the server failed.
@@ -75,15 +77,15 @@ class OFAClient:
     Args:
         servers: HOST:PORT of a server's gRPC port, or several of them to take turns. With
             "dns:///HOST:PORT" all addresses of the name take turns; it is looked up again every 30
-            seconds, and when a server has failed. A server that fails or shuts down is left out
-            for 1 second, then 2, and so on up to 30.
+            seconds, and when a server has failed. A server that fails, shuts down, or answers
+            nothing by a call's deadline is left out for 1 second, then 2, and so on up to 30.
         model: name of the ensemble that all verbs ask, as exported with `ofa export --name`; by
             default each asks the one that its task is named for.
         timeout: what a call may take in all, in seconds, unless the call says otherwise.
         retry: when a call is attempted again; None for never.
         tls: encrypts the connections; None for plain ones.
         token: sent as `authorization: Bearer TOKEN`, or a function that returns it for each call.
-            Needs `tls`.
+            It must not block: an `AsyncOFAClient` calls it on the event loop. Needs `tls`.
         metadata: sent along with every request, such as the header of a proxy.
         urls: which URLs of pictures are fetched, and for how long; None for none.
         keep_alive: seconds between pings that find out, while a request runs, whether the server
@@ -156,13 +158,14 @@ class OFAClient:
         model: str | None = None,
         timeout: float | None = None,
         **search: Unpack[SearchOptions],
-    ) -> Iterator[tuple[ImageT, CaptioningResult | OFAClientError]]:
+    ) -> Generator[tuple[ImageT, CaptioningResult | OFAClientError], None, None]:
         """Return an iterator over many pictures, each with its captions or its error.
 
-        A picture that has no captions is paired with the error that `caption` raises, and the
-        others go on. `images` may be endless: at most `2 * concurrency + 1` pictures have been read
-        from it and not yet been handed out, and they are read when the iterator is waited for.
-        Whoever stops taking cancels the requests under way. An error of `images` ends the iterator.
+        A picture that has no captions is paired with the error that `caption` raises, without its
+        traceback, and the others go on. `images` may be endless: at most `2 * concurrency + 1`
+        pictures have been read from it and not yet been handed out, and they are read when the
+        iterator is waited for. Whoever stops taking cancels the requests under way, at once with
+        the iterator's `close` or `aclose`. An error of `images` ends the iterator.
 
         Args:
             images: pictures as for `caption`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import sys
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 from ofa_client._calls import Attempt, CallInfo
-from ofa_client._errors import InvalidOptionError, OFAClientError
+from ofa_client._errors import AuthenticationError, InvalidOptionError, OFAClientError
 from ofa_client._exchange import Action, Call, Exchange, Reply, Routes
 from ofa_client._fetch import Fetch, UrlPolicy, is_url
 from ofa_client._images import MAX_IMAGE_BYTES, ImageInput, to_image_bytes
@@ -33,11 +34,13 @@ class Read:
 
     Attributes:
         run: blocks until they are there.
-        cancel: makes `run` end early, from another thread.
+        cancel: makes `run` end early, from another thread, where anything can.
+        seconds: that there are, for a client that need not wait for `run`.
     """
 
     run: Callable[[], bytes]
     cancel: Callable[[], None]
+    seconds: float
 
 
 Step: TypeAlias = Action | Read
@@ -171,13 +174,16 @@ class Core:
     def _reading(self, image: ImageInput, seconds: float) -> Read:
         if is_url(image):
             fetch = Fetch(image, self._urls, max_bytes=MAX_IMAGE_BYTES, timeout=seconds)
-            return Read(fetch.run, fetch.cancel)
-        return Read(functools.partial(to_image_bytes, image), lambda: None)
+            return Read(fetch.run, fetch.cancel, seconds)
+        return Read(functools.partial(to_image_bytes, image), lambda: None, seconds)
 
     def _call_metadata(self) -> tuple[tuple[str, str], ...]:
         metadata = self._metadata
         if self._token is not None:
-            metadata += bearer(self._token)
+            try:
+                metadata += bearer(self._token)
+            except Exception as error:
+                raise AuthenticationError("the token cannot be had") from error
         # A program that traces has imported OpenTelemetry; what it knows of the current span goes
         # along (`traceparent`), and Triton's own spans continue from there.
         if "opentelemetry.trace" in sys.modules:
@@ -185,7 +191,10 @@ class Core:
 
             carrier: dict[str, str] = {}
             inject(carrier)
-            metadata += tuple(carrier.items())
+            for name, value in carrier.items():
+                # An answer is worth more than a part of a trace that gRPC does not send.
+                with contextlib.suppress(ValueError):
+                    metadata += check_metadata({name: value})
         return metadata
 
 

@@ -91,7 +91,10 @@ class ModelNotReadyError(OFAClientError):
 
 
 class AuthenticationError(OFAClientError):
-    """The server wants other credentials, refuses these, or does not prove its own name."""
+    """The server wants other credentials, refuses these, or does not prove its own name.
+
+    Or the client's function for a token has raised.
+    """
 
     code = "UNAUTHENTICATED"
 

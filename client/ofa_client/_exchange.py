@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from ofa_client._calls import Attempt
@@ -36,7 +36,7 @@ class Send:
 
     server: Server
     message: Any
-    metadata: tuple[tuple[str, str], ...]
+    metadata: tuple[tuple[str, str], ...] = field(repr=False)
     timeout: float
 
 
@@ -121,7 +121,7 @@ class Call:
     timeout: float
     deadline: float
     message: Any = None
-    metadata: tuple[tuple[str, str], ...] = ()
+    metadata: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     attempts: tuple[Attempt, ...] = ()
 
 
@@ -147,7 +147,7 @@ class Exchange:
             outcome = yield from self._send(server, sent_at)
             now = routes.clock()
             if isinstance(outcome, Reply):
-                routes.servers.answered(server)
+                routes.servers.answered(server, sent_at, now)
                 self._record(server, "OK", "", now - sent_at, None)
                 if gone := routes.servers.take_gone():
                     yield Close(gone)
@@ -155,6 +155,10 @@ class Exchange:
             remedy = find_remedy(outcome.code, outcome.details)
             if remedy in (Remedy.SOON, Remedy.ELSEWHERE):
                 routes.servers.failed(server, sent_at, now)
+            elif outcome.code == "DEADLINE_EXCEEDED":
+                routes.servers.was_silent(server, sent_at, now)
+            elif remedy is Remedy.LATER or outcome.code == "INVALID_ARGUMENT":
+                routes.servers.answered(server, sent_at, now)  # who refuses is there
             self._tried.add(server)
             wait = self._wait_before_next(remedy, now)
             self._record(server, outcome.code, outcome.details, now - sent_at, wait)

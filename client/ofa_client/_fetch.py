@@ -219,6 +219,8 @@ def _is_public(address: str) -> bool:
             inside = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if inside:
             return _is_public(str(inside))
+        if ip.is_site_local:  # the local networks of old, which `ipaddress` takes for global
+            return False
     return ip.is_global and not ip.is_multicast
 
 

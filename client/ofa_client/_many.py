@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import (
+    AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
     Awaitable,
     Callable,
+    Generator,
     Iterable,
     Iterator,
 )
@@ -35,7 +37,7 @@ def check_concurrency(concurrency: int, name: str = "concurrency") -> None:
 
 def ask_many(
     ask: Callable[[Item], Result], items: Iterable[Item], *, concurrency: int, ordered: bool
-) -> Iterator[Outcome[Item, Result]]:
+) -> Generator[Outcome[Item, Result], None, None]:
     """Yield the outcome of every item, with `concurrency` threads that ask.
 
     At most `2 * concurrency` items have been read and not yet yielded. `items` is read in the
@@ -43,8 +45,9 @@ def ask_many(
     When the iterator is closed, requests under way are cancelled.
 
     Args:
-        ask: what a thread does with one item; an `OFAClientError` becomes the item's outcome, any
-            other error ends the iterator, and so does an error of `items`.
+        ask: what a thread does with one item; an `OFAClientError` becomes the item's outcome,
+            without its traceback; any other error ends the iterator, and so does an error of
+            `items`.
         items: may be endless.
         concurrency: threads.
         ordered: in the order of the items; otherwise as they are answered.
@@ -79,7 +82,19 @@ def _outcome(ask: Callable[[Item], Result], item: Item) -> Outcome[Item, Result]
     try:
         return item, ask(item)
     except OFAClientError as error:
-        return item, error
+        return item, _without_frames(error)
+
+
+def _without_frames(error: OFAClientError) -> OFAClientError:
+    """Return the error without the tracebacks of it and of what it was made of.
+
+    Their frames, and those that called them, hold the item, and so would whoever keeps the error.
+    """
+    each: BaseException | None = error
+    while each is not None:
+        each.__traceback__ = None
+        each = each.__cause__ or each.__context__
+    return error
 
 
 async def ask_many_async(
@@ -88,7 +103,7 @@ async def ask_many_async(
     *,
     concurrency: int,
     ordered: bool,
-) -> AsyncIterator[Outcome[Item, Result]]:
+) -> AsyncGenerator[Outcome[Item, Result], None]:
     """Yield the outcome of every item, with `concurrency` of them being asked at a time.
 
     As `ask_many`, with tasks in place of threads. A task reads `items`, one more than `ask_many`.
@@ -103,7 +118,7 @@ async def ask_many_async(
             try:
                 return item, await ask(item)
             except OFAClientError as error:
-                return item, error
+                return item, _without_frames(error)
 
     async def start_all() -> None:
         async for item in _each(items):

@@ -48,6 +48,7 @@ class Names:
         self._names = names
         self._always = always
         self._servers = servers
+        self._found: dict[str, list[Server]] = {}
         self._lock = threading.Lock()
         self._running: Future[None] | None = None
         self._started_at: float | None = None
@@ -70,14 +71,16 @@ class Names:
 
     def _update(self, ended: Future[None]) -> None:
         try:
-            self._servers.update(
-                [*self._always, *(server for name in self._names for server in _resolve(name))]
-            )
-        except OSError as error:
-            logger.warning("%s cannot be looked up: %s", ", ".join(self._names), error)
-            # What was found before may still be right. Without that, gRPC is to say what is wrong.
-            if not len(self._servers):
-                self._servers.update([*self._always, *(Server(name, name) for name in self._names)])
+            for name in self._names:
+                try:
+                    self._found[name] = _resolve(name)
+                except (OSError, ValueError) as error:  # noqa: PERF203 - each has its own
+                    # What was found before may still be right. A ValueError: it cannot be a name.
+                    logger.warning("%s cannot be looked up: %s", name, error)
+            found = [server for name in self._names for server in self._found.get(name, [])]
+            # Without any server, gRPC is to say what is wrong with the names.
+            named = [Server(name, name) for name in self._names]
+            self._servers.update([*self._always, *found] or named)
         finally:
             ended.set_result(None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,7 +62,8 @@ def check_metadata(metadata: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     for name, value in metadata.items():
         if not isinstance(value, str) or not (value.isascii() and value.isprintable()):
             raise ValueError(f"the metadata {name!r} must be printable ASCII")
-        if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
+        is_name = name.isascii() and re.sub("[-_.]", "", name).isalnum()
+        if not is_name or name.lower().endswith("-bin"):  # whose values are bytes
             raise ValueError(f"metadata cannot be called {name!r}")
     return tuple((name.lower(), value) for name, value in metadata.items())
 

@@ -22,6 +22,7 @@ class Server:
         authority: HOST:PORT that the server is known by: the name that gave the address.
         failures: since its last answer.
         failed_at: when the last of them was noticed, by the clock of the calls.
+        answered_at: when the last answer came, by the same clock.
         left_out_until: by the same clock.
         in_flight: requests that have not ended yet.
     """
@@ -30,6 +31,7 @@ class Server:
     authority: str
     failures: int = 0
     failed_at: float = -math.inf
+    answered_at: float = -math.inf
     left_out_until: float = -math.inf
     in_flight: int = 0
 
@@ -80,11 +82,20 @@ class Servers:
         with self._lock:
             server.in_flight -= 1
 
-    def answered(self, server: Server) -> None:
-        """Take note that the server is well."""
+    def answered(self, server: Server, sent_at: float, now: float) -> None:
+        """Take note that the server is well, as the request sent at that time was answered."""
+        server.answered_at = now
         if server.failures:
             with self._lock:
-                server.failures, server.left_out_until = 0, -math.inf
+                # A server that shuts down still answers what it was sent before it refused.
+                if sent_at > server.failed_at:
+                    server.failures, server.left_out_until = 0, -math.inf
+
+    def was_silent(self, server: Server, sent_at: float, now: float) -> None:
+        """Take note that the request sent at that time was not answered by its deadline."""
+        # A server that answers others meanwhile is well; one that answers nobody hangs.
+        if server.answered_at < sent_at:
+            self.failed(server, sent_at, now)
 
     def failed(self, server: Server, sent_at: float, now: float) -> None:
         """Leave the server out, because the request sent at that time failed."""

@@ -37,6 +37,8 @@ def find_remedy(code: str, details: str) -> Remedy:
     Every task may be asked again: none changes anything on the server.
     """
     match code:
+        case "RESOURCE_EXHAUSTED" if _is_limit_on_messages(details):
+            return Remedy.NONE
         case "RESOURCE_EXHAUSTED":
             return Remedy.LATER
         case "UNAVAILABLE" if _is_queue_refusal(details):
@@ -77,6 +79,8 @@ def translate_error(code: str, details: str, *, server: str, timeout: float) -> 
             return ModelNotReadyError(f"{server}: {details}")
         case "UNAUTHENTICATED" | "PERMISSION_DENIED":
             return AuthenticationError(f"{server} refuses: {details}", code)
+        case "RESOURCE_EXHAUSTED" if _is_limit_on_messages(details):
+            return InvalidRequestError(f"{server} refuses: {details}", code)
         case "RESOURCE_EXHAUSTED":
             return OverloadedError(f"{server} is busy: {details}", code)
         case "UNAVAILABLE" if _is_queue_refusal(details):
@@ -87,6 +91,11 @@ def translate_error(code: str, details: str, *, server: str, timeout: float) -> 
             return UnavailableError(f"{server} is unavailable: {details}", code)
         case _:
             return ServerError(f"{server}: {details}", code)
+
+
+def _is_limit_on_messages(details: str) -> bool:
+    # What gRPC says of a message over a limit, such as that of a proxy, in place of a full queue.
+    return "larger than max" in details
 
 
 def _is_queue_refusal(details: str) -> bool:

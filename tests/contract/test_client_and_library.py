@@ -16,7 +16,7 @@ import ofa.tasks.task
 import ofa_client
 from ofa.tasks import TASKS
 from ofa.tensors import TensorSpec
-from ofa_client import OFAClient, _status, _tensors
+from ofa_client import OFAClient, _images, _status, _tensors
 from tests.unit import tiny
 from tests.unit.scripted_triton import make_response, read_request
 
@@ -104,6 +104,7 @@ def test_every_option_has_the_type_that_the_generator_takes() -> None:
 
 def test_the_size_limits_are_the_same() -> None:
     assert ofa_client.MAX_IMAGE_BYTES == ofa.image.MAX_IMAGE_BYTES
+    assert _images.MAX_IMAGE_SIDE == ofa.image.MAX_IMAGE_SIDE
     assert ofa_client.MAX_TEXT_BYTES == ofa.tasks.task.MAX_TEXT_BYTES
 
 

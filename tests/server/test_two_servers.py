@@ -27,8 +27,8 @@ from tests.server.processes import (
 )
 
 NUM_THREADS, NUM_TASKS = 8, 8
-#: As patient as a batch job is: a server is away for seconds, and both may be in trouble at once.
-RETRY = RetryPolicy(max_attempts=50, initial_backoff=0.1, max_backoff=2.0)
+#: The threads are as patient as a batch job is; the tasks have no more patience than the default.
+PATIENT = RetryPolicy(max_attempts=50, initial_backoff=0.1, max_backoff=2.0)
 
 TENSORS = """
 max_batch_size: 1
@@ -116,7 +116,7 @@ class Load:
     def __enter__(self) -> Self:
         self._threads = ThreadPoolExecutor(NUM_THREADS + 1)
         self._client = OFAClient(
-            self.addresses, timeout=120, retry=RETRY, on_attempt=self._take_note
+            self.addresses, timeout=120, retry=PATIENT, on_attempt=self._take_note
         )
         self._calls = [self._threads.submit(self._ask, number) for number in range(NUM_THREADS)]
         self._calls.append(self._threads.submit(asyncio.run, self._ask_on_a_loop()))
@@ -146,7 +146,7 @@ class Load:
 
     async def _ask_on_a_loop(self) -> int:
         async with AsyncOFAClient(
-            self.addresses, timeout=120, retry=RETRY, on_attempt=self._take_note
+            self.addresses, timeout=120, on_attempt=self._take_note
         ) as client:
 
             async def ask(number: int) -> int:

@@ -12,6 +12,7 @@ import pytest
 from ofa_client import (
     AsyncOFAClient,
     CallCancelledError,
+    DeadlineExceededError,
     InvalidImageError,
     ModelNotReadyError,
     OFAClient,
@@ -129,6 +130,39 @@ def test_cancelling_the_task_cancels_the_request(scripted_triton: ScriptedTriton
 
     asyncio.run(ask())
     assert len(scripted_triton.requests) == 1
+
+
+class StuckFile:
+    """A file whose read ends when the test lets it."""
+
+    def __init__(self) -> None:
+        self.may_end = threading.Event()
+
+    def read(self, size: int, /) -> bytes:
+        self.may_end.wait(30)
+        return b""
+
+
+def test_a_picture_that_is_not_there_in_time_ends_its_call(
+    scripted_triton: ScriptedTriton,
+) -> None:
+    file = StuckFile()
+
+    async def ask() -> None:
+        async with AsyncOFAClient(scripted_triton.address, timeout=20) as client:
+            # More than there are threads to read them.
+            calls = [client.caption(file, timeout=0.2) for _ in range(20)]
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+            assert not file.may_end.is_set()
+            assert {str(outcome) for outcome in outcomes} == {"the image was not there in time"}
+            assert {type(outcome) for outcome in outcomes} == {DeadlineExceededError}
+            file.may_end.set()
+
+    try:
+        asyncio.run(asyncio.wait_for(ask(), 10))
+    finally:
+        file.may_end.set()
+    assert not scripted_triton.requests
 
 
 def test_closing_the_client_ends_its_calls(scripted_triton: ScriptedTriton) -> None:

@@ -447,6 +447,23 @@ def test_a_list_on_standard_input_has_no_end_to_foresee(
     assert by_image(Path("out.jsonl")).keys() == {"a.jpg", "b.jpg", "c.jpg"}
 
 
+def test_a_list_from_a_pipe_is_not_read_to_be_counted(
+    folder: Path,
+    scripted_triton: ScriptedTriton,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"a.jpg\nb.jpg\nc.jpg\n")
+    os.close(writing)
+    try:
+        assert run_on_a_terminal([f"@/dev/fd/{reading}"], scripted_triton, monkeypatch) == 0
+    finally:
+        os.close(reading)
+    assert "2 pictures [" in capsys.readouterr().err
+    assert by_image(Path("out.jsonl")).keys() == {"a.jpg", "b.jpg", "c.jpg"}
+
+
 def test_without_tqdm_there_is_no_bar(
     folder: Path,
     scripted_triton: ScriptedTriton,

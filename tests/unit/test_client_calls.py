@@ -1,6 +1,7 @@
 """OFAClient over real gRPC, against a server that answers as the test tells it to."""
 
 import dataclasses
+import io
 import pickle
 import socket
 import threading
@@ -162,6 +163,11 @@ STATUSES = [
     ("UNAVAILABLE", "[request id: <id_unknown>] Exceeds maximum queue size", OverloadedError),
     ("UNAVAILABLE", "in ensemble 'caption', Request timeout expired", OverloadedError),
     ("RESOURCE_EXHAUSTED", "too many requests", OverloadedError),
+    (
+        "RESOURCE_EXHAUSTED",
+        "CLIENT: Received message larger than max (5242880 vs. 4194304)",
+        InvalidRequestError,
+    ),
     ("UNAUTHENTICATED", "no token", AuthenticationError),
     ("PERMISSION_DENIED", "not with this token", AuthenticationError),
     ("UNAVAILABLE", "This protocol is restricted, expecting header 'x'", AuthenticationError),
@@ -235,13 +241,13 @@ def test_a_silent_server_ends_in_deadline_exceeded(scripted_triton: ScriptedTrit
 def test_reading_the_picture_counts_towards_the_timeout(
     client: OFAClient, scripted_triton: ScriptedTriton
 ) -> None:
-    class SlowFile:
-        def read(self, size: int, /) -> bytes:
+    class SlowFile(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
             time.sleep(0.05)
-            return b"picture"
+            return super().read(size)
 
     with pytest.raises(DeadlineExceededError):
-        client.caption(SlowFile(), timeout=0.01)
+        client.caption(SlowFile(b"picture"), timeout=0.01)
     assert not scripted_triton.requests
 
 

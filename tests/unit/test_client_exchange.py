@@ -11,6 +11,7 @@ from ofa_client import (
     Attempt,
     DeadlineExceededError,
     InvalidImageError,
+    InvalidRequestError,
     ModelNotReadyError,
     OFAClientError,
     OverloadedError,
@@ -30,8 +31,9 @@ FINAL = [
     (Failure("INVALID_ARGUMENT", "image cannot be read"), InvalidImageError),
     (Failure("NOT_FOUND", "Request for unknown model: 'x' is not found"), ModelNotReadyError),
     (Failure("INTERNAL", "something broke"), ServerError),
-    (Failure("DEADLINE_EXCEEDED", "Deadline Exceeded"), DeadlineExceededError),
+    (Failure("RESOURCE_EXHAUSTED", "Received message larger than max"), InvalidRequestError),
 ]
+LATE = Failure("DEADLINE_EXCEEDED", "Deadline Exceeded")
 REPLY = Reply("an answer")
 
 
@@ -204,6 +206,52 @@ def test_requests_that_fail_together_are_one_failure() -> None:
             steps.send(AWAY)
     bench.now += FIRST_LEFT_OUT_S
     assert "a" in {bench.play(REPLY)[0] for _ in range(2)}
+
+
+def test_a_late_answer_does_not_bring_a_server_back() -> None:
+    """A server that shuts down refuses what is new and still answers what it was sent before."""
+    bench = Bench("a", "b")
+    sent_before = bench.call()
+    assert next(sent_before).server.address == "a"
+    bench.now += 0.1
+    assert bench.play(REPLY)[0] == "b"
+    assert bench.play(DRAINING, REPLY) == ["a", "b", "an answer"]
+    bench.now += 0.1
+    with pytest.raises(StopIteration):
+        sent_before.send(REPLY)
+    assert {bench.play(REPLY)[0] for _ in range(4)} == {"b"}
+
+
+@pytest.mark.parametrize("refusal", [BUSY, FINAL[0][0]], ids=str)
+def test_a_server_that_refuses_is_back(refusal: Failure) -> None:
+    bench = Bench("a", "b", retry=RetryPolicy(max_attempts=1))
+    assert bench.play(AWAY)[0] == "a"
+    bench.now += FIRST_LEFT_OUT_S
+    assert bench.play(REPLY)[0] == "b"
+    assert bench.play(refusal)[0] == "a"
+    assert [bench.play(REPLY)[0] for _ in range(4)] == ["b", "a", "b", "a"]
+
+
+def test_a_server_that_answers_nothing_by_the_deadline_is_left_out() -> None:
+    bench = Bench("a", "b")
+    late = bench.call(timeout=1.0)
+    assert next(late).server.address == "a"
+    bench.now += 1.0
+    with pytest.raises(DeadlineExceededError):
+        late.send(LATE)
+    assert {bench.play(REPLY)[0] for _ in range(4)} == {"b"}
+
+
+def test_a_server_that_answers_others_by_the_deadline_keeps_its_turn() -> None:
+    bench = Bench("a", "b")
+    late = bench.call(timeout=1.0)
+    assert next(late).server.address == "a"
+    bench.now += 0.5
+    assert [bench.play(REPLY)[0] for _ in range(2)] == ["b", "a"]
+    bench.now += 0.5
+    with pytest.raises(DeadlineExceededError):
+        late.send(LATE)
+    assert {bench.play(REPLY)[0] for _ in range(4)} == {"a", "b"}
 
 
 def test_with_all_servers_left_out_the_first_of_them_is_asked() -> None:

@@ -298,6 +298,21 @@ def test_the_current_span_travels_with_the_request(
     assert "traceparent" not in outside
 
 
+@both_clients
+def test_what_a_tracer_gives_travels_as_grpc_takes_it(
+    scripted_triton: ScriptedTriton, asynchronous: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from opentelemetry import propagate
+
+    given = {"X-Amzn-Trace-Id": "Root=1", "two words": "x", "x-key-bin": "x", "uberctx-a.b": "c"}
+    monkeypatch.setattr(propagate, "inject", lambda carrier: carrier.update(given))
+    assert ask(asynchronous, scripted_triton.address).text == "a red apple"
+    [metadata] = scripted_triton.metadata
+    assert metadata["x-amzn-trace-id"] == "Root=1"
+    assert metadata["uberctx-a.b"] == "c"
+    assert metadata.keys().isdisjoint({"two words", "x-key-bin"})
+
+
 def user_timeouts(port: int) -> list[int]:
     """TCP_USER_TIMEOUT, in milliseconds, of this process's connections to a port."""
     found = []

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from ofa_client import MAX_IMAGE_BYTES, InvalidImageError
+from ofa_client import MAX_IMAGE_BYTES, ImageTooLargeError, InvalidImageError
 from ofa_client._images import to_image_bytes
 
 
@@ -122,6 +122,22 @@ def test_the_size_limit_holds_for_what_becomes_png() -> None:
         to_image_bytes(random_pixels(1900, 1900, 3))
 
 
+@pytest.mark.parametrize("shape", [(3001, 1), (1, 3001, 3)])
+def test_a_picture_of_a_longer_side_is_refused_before_it_is_encoded(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array = np.zeros(shape, np.uint8)
+    expected = f"image is {shape[1]} x {shape[0]} pixels; the limit is 3000 on a side"
+    monkeypatch.setattr(Image.Image, "convert", lambda *_: pytest.fail("encoded"))
+    for image in (array, Image.fromarray(array)):
+        with pytest.raises(ImageTooLargeError, match=expected):
+            to_image_bytes(image)
+
+
+def test_the_longest_side_passes() -> None:
+    assert decoded(to_image_bytes(np.zeros((3000, 1), np.uint8))).shape == (3000, 1, 3)
+
+
 def test_a_truncated_pil_picture_is_refused(jpeg: Path) -> None:
     with (
         Image.open(io.BytesIO(jpeg.read_bytes()[:-200])) as image,
@@ -135,6 +151,37 @@ def test_unreadable_paths_are_refused(tmp_path: Path) -> None:
         to_image_bytes(tmp_path / "nothing.jpg")
     with pytest.raises(InvalidImageError, match="cannot be read: Is a directory"):
         to_image_bytes(tmp_path)
+
+
+class ShortReads(io.BytesIO):
+    """A file that gives less than it is asked for, as a pipe does."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(min(size or 0, 1000))
+
+
+def test_a_file_that_reads_in_parts_is_sent_whole() -> None:
+    image_bytes = random_pixels(10_500).tobytes()
+    assert to_image_bytes(ShortReads(image_bytes)) == image_bytes
+    assert to_image_bytes(ShortReads(bytes(MAX_IMAGE_BYTES))) == bytes(MAX_IMAGE_BYTES)
+    file = ShortReads(bytes(MAX_IMAGE_BYTES + 5000))
+    with pytest.raises(ImageTooLargeError):
+        to_image_bytes(file)
+    assert file.tell() == MAX_IMAGE_BYTES + 1
+
+
+def test_a_file_that_fails_is_refused(jpeg: Path) -> None:
+    with jpeg.open("rb") as file:
+        pass
+    with pytest.raises(InvalidImageError, match=r"image cannot be read: .*closed file"):
+        to_image_bytes(file)
+
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise ConnectionResetError("it broke off")
+
+    with pytest.raises(InvalidImageError, match="image cannot be read: it broke off"):
+        to_image_bytes(Failing())
 
 
 def test_other_forms_are_refused(jpeg: Path) -> None:

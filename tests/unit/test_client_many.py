@@ -2,8 +2,10 @@
 
 import asyncio
 import contextvars
+import gc
 import itertools
 import threading
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -80,6 +82,38 @@ def test_an_error_is_the_outcome_of_its_item_alone() -> None:
     assert outcomes_async(ask_async, range(4)) == expected
 
 
+class Picture:
+    """An item that can be referred to weakly."""
+
+
+def test_an_error_that_is_kept_does_not_keep_its_item() -> None:
+    def ask(item: Picture) -> float:
+        try:
+            return float("a cause")
+        except ValueError as error:
+            raise OFAClientError("no") from error
+
+    async def ask_async(item: Picture) -> float:
+        return ask(item)
+
+    async def collect() -> list[OFAClientError | float]:
+        found = ask_many_async(ask_async, pictures(), concurrency=2, ordered=True)
+        return [outcome async for _, outcome in found]
+
+    def pictures() -> Iterator[Picture]:
+        for _ in range(4):
+            picture = Picture()
+            alive.append(weakref.ref(picture))
+            yield picture
+
+    alive: list[weakref.ref[Picture]] = []
+    kept = [outcome for _, outcome in ask_many(ask, pictures(), concurrency=2, ordered=True)]
+    kept += asyncio.run(asyncio.wait_for(collect(), DEADLINE_S))
+    gc.collect()
+    assert [picture() for picture in alive] == [None] * 8
+    assert [str(error) for error in kept] == ["no"] * 8
+
+
 def test_another_error_ends_the_iterator() -> None:
     async def ask_async(item: int) -> float:
         return 1 / item
@@ -119,7 +153,7 @@ def test_tasks_read_little_ahead_of_what_was_taken(ordered: bool) -> None:
             await anext(taken)
             # One more has been read and waits for room.
             assert items.num_read <= num_taken + 2 * 4 + 1
-        await taken.aclose()  # type: ignore[attr-defined]
+        await taken.aclose()
 
     asyncio.run(asyncio.wait_for(take(), DEADLINE_S))
 
@@ -224,7 +258,7 @@ def test_stopping_cancels_the_tasks() -> None:
         assert await anext(found) == (0, 0)
         while len(started) < 3:
             await asyncio.sleep(0)
-        await found.aclose()  # type: ignore[attr-defined]
+        await found.aclose()
         assert cancelled == started - {0}
 
     asyncio.run(asyncio.wait_for(take(), DEADLINE_S))
@@ -242,8 +276,11 @@ def test_stopping_starts_nothing_more() -> None:
 
     taken = ask_many(ask, itertools.count(), concurrency=2, ordered=True)
     assert next(taken) == (0, 0)
-    taken.close()  # type: ignore[attr-defined]
+    taken.close()
     first_may_end.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("ofa-client"):
+            thread.join(DEADLINE_S)
     assert set(asked) <= {0, 1, 2}
 
 

@@ -116,6 +116,39 @@ def test_a_server_that_moves_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     client.close()
 
 
+def test_a_name_that_is_not_known_holds_no_other_name_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = {"one": ["10.0.0.1"], "two": ["10.0.0.2"]}
+
+    def getaddrinfo(host: str, port: int, **_: object) -> list[Any]:
+        if host not in known:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in known[host]]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    servers = Servers()
+    names = Names(["none:1", "one:1", "two:1"], [], servers)
+    assert look_up(names, 0.0)
+    assert addresses_of(servers) == ["10.0.0.1:1", "10.0.0.2:1"]
+    kept = servers._servers[0]
+
+    del known["one"]
+    known["two"] = ["10.0.0.3"]
+    assert look_up(names, 30.0)
+    assert addresses_of(servers) == ["10.0.0.1:1", "10.0.0.3:1"]
+    assert servers._servers[0] is kept
+
+
+@pytest.mark.parametrize("name", ["a..b", "a" * 64 + ".test"])
+def test_what_cannot_be_a_name_is_unavailable(name: str) -> None:
+    with (
+        OFAClient(f"dns:///{name}:8001", timeout=20, retry=None) as client,
+        pytest.raises(UnavailableError, match=f"{name}:8001"),
+    ):
+        client.caption(b"picture")
+
+
 def test_a_name_that_is_not_known_is_unavailable_until_it_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -10,6 +10,8 @@ import grpc
 import pytest
 
 from ofa_client import TLS, AsyncOFAClient, AuthenticationError, OFAClient, OFAClientError
+from ofa_client._exchange import Call, Send
+from ofa_client._servers import Server
 from tests.unit.certificates import Authority, Certificate
 from tests.unit.scripted_triton import ScriptedTriton, scripted_server
 
@@ -142,12 +144,51 @@ def test_a_token_of_two_lines_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "metadata", [{"a b": "x"}, {"": "x"}, {"é": "x"}, {"name": f"{SECRET}\n"}, {"name": 3}], ids=str
+    "metadata",
+    [
+        {"a b": "x"},
+        {"": "x"},
+        {"é": "x"},
+        {"X-Key-Bin": SECRET},
+        {"name": f"{SECRET}\n"},
+        {"name": 3},
+    ],
+    ids=str,
 )
 def test_metadata_that_grpc_does_not_send_is_refused(metadata: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="metadata") as caught:
         OFAClient(metadata=metadata)
     assert SECRET not in str(caught.value)
+
+
+def test_names_of_metadata_may_have_dots(scripted_triton: ScriptedTriton) -> None:
+    caption_with(OFAClient, scripted_triton.address, metadata={"X-Team.Name_1": "vision"})
+    assert scripted_triton.metadata[0]["x-team.name_1"] == "vision"
+
+
+@both_clients
+@pytest.mark.parametrize("fault", ["raises", "two lines"])
+def test_a_token_that_cannot_be_had_is_an_error_of_the_client(
+    client_class: type, fault: str
+) -> None:
+    def token() -> str:
+        if fault == "raises":
+            raise OSError("the vault is sealed")
+        return f"{SECRET}\n"
+
+    with pytest.raises(AuthenticationError, match=r"^the token cannot be had$") as caught:
+        caption_with(client_class, tls=TLS(), token=token)
+    assert caught.value.__cause__ is not None
+    assert SECRET not in str(caught.value.__cause__)
+    assert len(caught.value.request_id) == 32
+
+
+def test_metadata_is_not_in_the_form_of_a_request() -> None:
+    metadata = (("authorization", f"Bearer {SECRET}"),)
+    call = Call("id", "caption", 1.0, 1.0, metadata=metadata)
+    send = Send(Server("a", "a"), None, metadata, 1.0)
+    assert "caption" in repr(call)
+    assert SECRET not in repr([call, send])
 
 
 def test_secrets_are_not_shown(

@@ -116,7 +116,7 @@ def _with_decoder_positions(*, added: bool) -> Break:
     return apply
 
 
-_NO_EXIF_TURN = _replace(ImageOps, "exif_transpose", lambda image: image)
+_NO_EXIF_TURN = _replace(ImageOps, "exif_transpose", lambda image, *, in_place: None)
 
 # What is broken, and the case whose recording must notice.
 BREAKS: dict[str, tuple[str, Break]] = {

@@ -195,7 +195,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, authority: Authority
 def ask_by_command(triton: ScriptedTriton, *security: str) -> int:
     """Run the command against a server called localhost, and return its exit code."""
     server = ["--server", f"localhost:{port_of(triton)}"]
-    return main(["caption", "apple.jpg", *server, "--root-certificates", "root.pem", *security])
+    return main(["caption", "apple.jpg", *security, *server, "--root-certificates", "root.pem"])
 
 
 def usage_error(capsys: pytest.CaptureFixture[str], *security: str) -> str:

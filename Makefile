@@ -1,6 +1,6 @@
 # Every verb first brings .venv up to date; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve gateway test test-client lint parity parity-all oracle ops-tools train bench load clean
+.PHONY: help setup demo serve gateway test test-client lint docs parity parity-all oracle ops-tools train bench load clean
 
 SETUP      := .venv/.setup-stamp
 ORACLE     := .venv-oracle/.setup-stamp
@@ -8,6 +8,7 @@ OPS_TOOLS  := .venv-ops/.setup-stamp
 CHECKPOINT := checkpoints/ofa-emoji-tiny_en
 CHINESE    := checkpoints/ofa-emoji-tiny_zh
 REPOSITORY := build/model_repository
+REFERENCE  := build/reference
 EXPORTED   := $(REPOSITORY)/caption/1/manifest.json
 # What else the English checkpoint does, by the names of its files in tasks/.
 TASKS      := vqa grounding entailment classification ocr summarization text_classification generate
@@ -41,6 +42,12 @@ lint: $(SETUP) ## ruff and mypy
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 
 oracle: $(ORACLE) ## make .venv-oracle with the reference (modelscope), for parity and bench
+
+# pdoc warns where it shows ImageInput by its name: it cannot look into it, as it names PIL, which is
+# optional.
+docs: $(SETUP) ## the client's reference, made of its docstrings, in build/reference/
+	@.venv/bin/python -W ignore::UserWarning:pdoc.doc_types -m pdoc --docformat google \
+	  --output-directory $(REFERENCE) ofa_client ofa_client.modelscope
 
 parity: $(SETUP) $(ORACLE) ## record answers of the reference now and compare ours (PARITY_SIZES="tiny small base bundled")
 	@.venv/bin/pytest -m parity

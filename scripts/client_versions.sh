@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Runs the client's unit tests with every combination of versions that it promises and that exists.
+# Runs the client's unit tests, its examples and the programs of its README, installed in a clean
+# environment, with every combination of versions that it promises and that exists.
 #   client_versions.sh [PYTHON…]   by default python3.10 to python3.13, those of them that are there
 set -euo pipefail
 cd "$(dirname "$0")/.."
+unset PYTHONPATH  # nothing but what is installed here is to be found
 
 [ $# -gt 0 ] || set -- python3.10 python3.11 python3.12 python3.13
-tests=(tests/unit/test_client_{async,bulk,bulk_names,calls,caption_many,exchange,faults,fetch,images,many,names,painting,security,verbs}.py)
+tests=(tests/unit/test_client_{async,bulk,bulk_names,calls,caption_many,examples,exchange,faults,fetch,images,many,names,painting,readme,security,verbs}.py)
 # The oldest tritonclient with the oldest that work with it and with what it picks by itself; the
 # newest with the oldest that work with it and with either numpy. Python 3.13 has no numpy 1, and
 # says of protobuf 4 that a later Python will not have it, as 3.12 does.
@@ -35,7 +37,7 @@ for python in "$@"; do
       "${packages[@]}" "$scratch/source[pillow,progress]" cryptography hypothesis opentelemetry-api pytest \
       >"$scratch/log" 2>&1; then
       echo "$name: does not exist: $(grep ERROR "$scratch/log" | head -1)"
-    elif PYTHONPATH=client "$scratch/venv/bin/python" -m pytest -q -p no:cacheprovider \
+    elif "$scratch/venv/bin/python" -m pytest -q -p no:cacheprovider \
       --noconftest -p tests.unit.scripted_triton -W "ignore:Type google:DeprecationWarning" \
       "${tests[@]}" >"$scratch/log" 2>&1; then
       echo "$name: $(tail -1 "$scratch/log")"

@@ -9,6 +9,7 @@ from pathlib import Path
 from ofa_client._bulk_names import Shard
 from ofa_client._client import OFAClient
 from ofa_client._printing import Result
+from ofa_client._security_arguments import add_security_arguments
 
 INPUTS = ("prompt", "image", "question", "text", "text2")
 """Arguments that say what a verb is asked about, by the names of the client's parameters."""
@@ -19,8 +20,9 @@ def make_parser() -> argparse.ArgumentParser:
 
     What it parses has, beside the options that all verbs share, the verb's inputs by their names
     in `INPUTS`, `method` (the method of `OFAClient` to call with them), `options` (the names of
-    the other arguments that the method takes), and what says how many pictures are gone through:
-    `journal` (the file to keep answers in), `concurrency` and `shard`.
+    the other arguments that the method takes), what says how many pictures are gone through
+    (`journal`, which is the file to keep answers in, `concurrency` and `shard`), and what
+    `security_settings` reads.
     """
     parser = argparse.ArgumentParser(
         prog="ofa-client", description="Ask OFA models on Triton about pictures and texts."
@@ -183,3 +185,4 @@ def _add_shared_options(verb: argparse.ArgumentParser, model: str, count: str) -
     verb.add_argument(
         "--json", action="store_true", help="print one JSON object a request and line"
     )
+    add_security_arguments(verb)

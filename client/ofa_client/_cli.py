@@ -22,6 +22,7 @@ from ofa_client._painting import paint_boxes
 from ofa_client._printing import Result, to_json, to_lines
 from ofa_client._results import DrawingResult, GroundingResult
 from ofa_client._retry import RetryPolicy
+from ofa_client._security_arguments import security_settings
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -49,8 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             model=arguments.model,
             timeout=arguments.timeout,
             retry=RetryPolicy() if arguments.journal is None else _PATIENCE,
+            **security_settings(arguments),
         )
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         parser.error(str(error))
     num_failed = 0
     try:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MAX_IMAGE_BYTES = 10_485_760
-"""The server's limit on an encoded picture; what is over it is refused before it is sent."""
 
 MAX_IMAGE_SIDE = 3_000
 """The server's limit on a side in pixels; a picture over it is refused before it is encoded."""
@@ -43,10 +42,6 @@ ImageInput: TypeAlias = (
     "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile "
     "| npt.NDArray[np.uint8] | Image.Image"
 )
-"""A path, a URL (http or https), encoded bytes, a file open for reading bytes, a PIL picture, or a
-numpy array: uint8 [H, W] (grey), [H, W, 3] (RGB) or [H, W, 4] (RGB and an alpha channel, which is
-dropped)."""
-
 ImageT = TypeVar("ImageT", bound=ImageInput)
 
 

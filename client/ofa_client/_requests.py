@@ -11,7 +11,6 @@ from ofa_client._errors import InvalidOptionError, InvalidTextError
 from ofa_client._tensors import CONTENT_NAMES, OPTION_DTYPES
 
 MAX_TEXT_BYTES = 65_536
-"""The server's limit on a text in UTF-8; what is over it is refused before it is sent."""
 
 # By the kind of the option's dtype: what is accepted, in words and in types.
 _ACCEPTED: dict[str, tuple[str, tuple[type, ...]]] = {

@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 
 import grpc
 
-Pem: TypeAlias = "str | os.PathLike[str] | bytes"
-Token: TypeAlias = "str | Callable[[], str]"  # noqa: S105 - a type
+Pem: TypeAlias = str | os.PathLike[str] | bytes
+Token: TypeAlias = str | Callable[[], str]
 
 
 @dataclass(frozen=True)

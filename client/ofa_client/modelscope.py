@@ -28,7 +28,7 @@ import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias, overload
+from typing import Any, Final, Literal, TypeAlias, TypeVar, overload
 
 from ofa_client._client import OFAClient
 from ofa_client._errors import OFAClientError
@@ -41,6 +41,8 @@ __all__ = ["OutputKeys", "Pipeline", "Tasks", "pipeline"]
 GenType: TypeAlias = Literal["generation", "traverse"]
 Entries: TypeAlias = dict[str, Any]
 Input: TypeAlias = "Mapping[str, Any] | tuple[Any, ...] | ImageInput"
+# A list of dicts is no list of inputs of any kind; it is a list of one of their kinds.
+InputT = TypeVar("InputT", bound=Input)
 
 
 class Tasks:
@@ -106,14 +108,14 @@ class Pipeline:
         self._server = server
 
     @overload
-    def __call__(self, input: list[Input], batch_size: int | None = None) -> list[Entries]: ...
+    def __call__(self, input: list[InputT], batch_size: int | None = None) -> list[Entries]: ...
 
     @overload
     def __call__(self, input: Input, batch_size: int | None = None) -> Entries: ...
 
     def __call__(
         self,
-        input: Input | list[Input],  # noqa: A002 - ModelScope's name
+        input: Input | list[InputT],  # noqa: A002 - ModelScope's name
         batch_size: int | None = None,
     ) -> Entries | list[Entries]:
         """Return the result of an input, or the results of a list of them.

@@ -41,6 +41,16 @@ def captions_answer(
     return texts_answer("captions", texts, scores, token_log_probs)
 
 
+#: Has what the answer of every task has that is about pictures and is not about labels.
+EVERY_ANSWER: Tensors = {
+    "captions": bytes_tensor("a red apple"),
+    "answers": bytes_tensor("two"),
+    "boxes": np.array([[[1.5, 2, 30, 40]]], np.float32),
+    "scores": np.array([[-0.5]], np.float32),
+    "token_log_probs": np.full((1, 1, 4), -0.5, np.float32),
+}
+
+
 class ScriptedTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     """Keeps the requests it gets; `answer` makes the reply, or ends the call by its context."""
 

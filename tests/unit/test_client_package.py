@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 USER_CODE = """\
 import asyncio
 from collections.abc import AsyncIterator
@@ -106,6 +107,21 @@ def test_a_users_code_passes_mypy_strict(tmp_path: Path) -> None:
     assert '"num_captions" to "caption" of "OFAClient" has incompatible type' in checked.stdout
     assert '"Caption" has no attribute "rank"' in checked.stdout
     assert 'Unexpected keyword argument "beam" for "answer" of "OFAClient"' in checked.stdout
+
+
+@pytest.fixture(scope="module")
+def examples_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all examples, so that mypy reads the packages once."""
+    return tmp_path_factory.mktemp("examples")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["caption_folder.py", "caption_folder_async.py", "from_modelscope.py", "several_servers.py"],
+)
+def test_an_example_passes_mypy_strict(name: str, examples_folder: Path) -> None:
+    checked = mypy_strict((EXAMPLES / name).read_text("utf-8"), examples_folder)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 @pytest.mark.parametrize("module", ["torch", "ofa", "PIL"])

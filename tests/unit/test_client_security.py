@@ -10,7 +10,9 @@ import grpc
 import pytest
 
 from ofa_client import TLS, AsyncOFAClient, AuthenticationError, OFAClient, OFAClientError
+from ofa_client._cli import main
 from ofa_client._exchange import Call, Send
+from ofa_client._security_arguments import TOKEN_VARIABLE
 from ofa_client._servers import Server
 from tests.unit.certificates import Authority, Certificate
 from tests.unit.scripted_triton import ScriptedTriton, scripted_server
@@ -219,3 +221,151 @@ def test_secrets_are_not_shown(
     for text in shown:
         assert SECRET not in text
         assert "PRIVATE KEY" not in text
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, authority: Authority) -> Path:
+    """The working directory, with a picture, the authority's root and no token."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
+    (tmp_path / "apple.jpg").write_bytes(b"picture")
+    (tmp_path / "root.pem").write_bytes(authority.root)
+    return tmp_path
+
+
+def ask_by_command(triton: ScriptedTriton, *security: str) -> int:
+    """Run the command against a server called localhost, and return its exit code."""
+    server = ["--server", f"localhost:{port_of(triton)}"]
+    return main(["caption", "apple.jpg", *security, *server, "--root-certificates", "root.pem"])
+
+
+def usage_error(capsys: pytest.CaptureFixture[str], *security: str) -> str:
+    """What the command says of arguments that it refuses."""
+    with pytest.raises(SystemExit) as caught:
+        main(["caption", "apple.jpg", *security])
+    assert caught.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_the_command_trusts_whom_it_is_told_to(
+    folder: Path, tls_triton: ScriptedTriton, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ask_by_command(tls_triton) == 0
+    assert "a red apple" in capsys.readouterr().out
+    assert ask_by_command(tls_triton, "--server-name", "elsewhere") == 1
+    server = ["--server", f"localhost:{port_of(tls_triton)}"]
+    assert main(["caption", "apple.jpg", *server, "--tls"]) == 1
+    by_address = ["--server", tls_triton.address, "--root-certificates", "root.pem"]
+    assert main(["caption", "apple.jpg", *by_address]) == 1
+    assert main(["caption", "apple.jpg", *by_address, "--server-name", "localhost"]) == 0
+    assert len(tls_triton.requests) == 2
+
+
+def test_the_command_has_a_certificate_of_its_own(
+    folder: Path, authority: Authority, certificate: Certificate
+) -> None:
+    credentials = grpc.ssl_server_credentials(
+        [(certificate.key, certificate.chain)],
+        root_certificates=authority.root,
+        require_client_auth=True,
+    )
+    own = authority.certify("client")
+    (folder / "own.pem").write_bytes(own.chain)
+    (folder / "own.key").write_bytes(own.key)
+    own_files = ["--certificate-chain", "own.pem", "--private-key", "own.key"]
+    with scripted_server(credentials) as triton:
+        assert ask_by_command(triton, *own_files) == 0
+        assert ask_by_command(triton, "--timeout", "2") == 1
+    assert len(triton.requests) == 1
+
+
+def test_the_commands_token_is_read_from_its_file_for_each_request(
+    folder: Path, tls_triton: ScriptedTriton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, "another")  # the file comes first
+    file = folder / "token"
+    file.write_text(f"{SECRET}\n")
+    answer = tls_triton.answer
+
+    def change_the_token(*asked: Any) -> Any:
+        file.write_text("the next")
+        return answer(*asked)
+
+    tls_triton.answer = change_the_token
+    assert ask_by_command(tls_triton, "apple.jpg", "--token-file", "token") == 0
+    sent = [metadata["authorization"] for metadata in tls_triton.metadata]
+    assert sent == [f"Bearer {SECRET}", "Bearer the next"]
+
+
+def test_a_token_file_that_goes_away_is_an_error_of_the_request(
+    folder: Path, tls_triton: ScriptedTriton, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = folder / "token"
+    file.write_text(SECRET)
+    answer = tls_triton.answer
+
+    def remove_the_token(*asked: Any) -> Any:
+        file.unlink()
+        return answer(*asked)
+
+    tls_triton.answer = remove_the_token
+    assert ask_by_command(tls_triton, "apple.jpg", "--token-file", "token") == 1
+    assert "token cannot be read: No such file or directory" in capsys.readouterr().err
+    assert len(tls_triton.requests) == 1
+
+
+def test_the_commands_token_may_be_in_the_environment(
+    folder: Path, tls_triton: ScriptedTriton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, SECRET)
+    assert ask_by_command(tls_triton) == 0
+    monkeypatch.setenv(TOKEN_VARIABLE, "")
+    assert ask_by_command(tls_triton) == 0
+    first, second = tls_triton.metadata
+    assert first["authorization"] == f"Bearer {SECRET}"
+    assert "authorization" not in second
+
+
+def test_the_command_sends_metadata(folder: Path, scripted_triton: ScriptedTriton) -> None:
+    (folder / "key").write_text(f"{SECRET}\n")
+    given = ["--metadata", "X-Team=vision=1", "--metadata", "x-key=@key"]
+    assert main(["caption", "apple.jpg", "--server", scripted_triton.address, *given]) == 0
+    [metadata] = scripted_triton.metadata
+    assert metadata["x-team"] == "vision=1"
+    assert metadata["x-key"] == SECRET
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--token-file", "token"], "the token of token needs --tls"),
+        (["--tls", "--token-file", "missing"], "missing cannot be read: No such file"),
+        (["--tls", "--token-file", "empty"], "empty is empty"),
+        (["--tls", "--token-file", "lines"], "lines must hold a token and nothing else"),
+        (["--tls", "--token-file", "letters"], "letters must hold a token and nothing else"),
+        (["--private-key", "token"], "need each other"),
+        (["--root-certificates", "missing"], "No such file or directory: 'missing'"),
+        (["--metadata", SECRET], "must be NAME=VALUE or NAME=@FILE"),
+        (["--metadata", "x-key=@lines"], "'x-key' must be printable ASCII"),
+        (["--metadata", "x-key=@missing"], "No such file or directory: 'missing'"),
+        (["--metadata", "x key=1"], "metadata cannot be called 'x key'"),
+    ],
+)
+def test_the_command_refuses_what_makes_no_sense(
+    folder: Path, capsys: pytest.CaptureFixture[str], given: list[str], message: str
+) -> None:
+    contents = {"token": SECRET, "empty": "\n", "lines": f"{SECRET}\n2", "letters": f"é{SECRET}"}
+    for name, content in contents.items():
+        (folder / name).write_text(content)
+    error = usage_error(capsys, *given)
+    assert message in error
+    assert SECRET not in error
+
+
+def test_a_token_in_the_environment_needs_tls_too(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, SECRET)
+    error = usage_error(capsys)
+    assert f"the token of {TOKEN_VARIABLE} needs --tls" in error
+    assert SECRET not in error

@@ -182,6 +182,8 @@ class Core:
         if self._token is not None:
             try:
                 metadata += bearer(self._token)
+            except AuthenticationError:
+                raise  # the function has said what is wrong
             except Exception as error:
                 raise AuthenticationError("the token cannot be had") from error
         # A program that traces has imported OpenTelemetry; what it knows of the current span goes

@@ -176,7 +176,9 @@ def _meteor(references: Texts, candidates: Texts) -> float | None:
     finally:
         if meteor.lock.locked():  # its __del__ would wait for it for ever
             meteor.lock.release()
-        # It ends its process, but leaves these open.
+        # It would end its process some time, and leave these open.
+        meteor.meteor_p.kill()
+        meteor.meteor_p.wait()
         meteor.meteor_p.stdout.close()
         meteor.meteor_p.stderr.close()
     return float(score)

@@ -53,7 +53,7 @@ def test_every_task_is_recorded() -> None:
 
 
 def test_no_recording_is_left_over() -> None:
-    others = {"tokens", RECORDING.stem}
+    others = {"tokens", "results", RECORDING.stem}
     assert {path.stem for path in FOLDER.glob("*.json")} == CASES.keys() | others
 
 

@@ -1,10 +1,13 @@
 """Clients against scripted servers that fail, hang, come and go; over real gRPC."""
 
 import asyncio
+import linecache
 import os
 import signal
 import socket
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -168,8 +171,16 @@ def test_a_keyboard_interrupt_cancels_the_request(scripted_triton: ScriptedTrito
     main = threading.main_thread().ident
     assert threading.get_ident() == main
 
+    def is_waiting_for_the_answer() -> bool:
+        frame = sys._current_frames()[main]
+        return "next_event" in linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+
     def interrupt() -> None:
         held.arrived.wait(30)
+        # In the microseconds before, gRPC has sent the request and does not hold the call yet.
+        deadline = time.monotonic() + 30
+        while not is_waiting_for_the_answer() and time.monotonic() < deadline:
+            time.sleep(0.001)
         signal.pthread_kill(main, signal.SIGINT)
 
     with OFAClient(scripted_triton.address, timeout=60) as client:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,9 @@ def _meteor(references: Texts, candidates: Texts) -> float | None:
     finally:
         if meteor.lock.locked():  # its __del__ would wait for it for ever
             meteor.lock.release()
-        # It would end its process some time, and leave these open.
+        # It would end its process some time, after writing what a broken one no longer takes.
+        with suppress(BrokenPipeError):
+            meteor.meteor_p.stdin.close()
         meteor.meteor_p.kill()
         meteor.meteor_p.wait()
         meteor.meteor_p.stdout.close()

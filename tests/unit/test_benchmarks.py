@@ -8,6 +8,7 @@ import torch
 from google.protobuf import text_format
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from tritonclient.grpc import model_config_pb2
 
 from benchmarks import compare, sweep
 from benchmarks.limits import ARITHMETIC, Arithmetic, step_bytes, time_limits
@@ -144,7 +145,6 @@ def test_better_is_more_answers_without_longer_waiting() -> None:
 
 
 def test_what_a_sweep_serves_is_what_it_prints(tmp_path: Path) -> None:
-    model_config = pytest.importorskip("tritonclient.grpc.model_config_pb2").ModelConfig
     for model in ("x", "x_preprocess", "x_generator", "x_postprocess", "x_zh"):
         (tmp_path / model / "1").mkdir(parents=True)
         (tmp_path / model / "1" / "model.pt").touch()
@@ -166,7 +166,9 @@ def test_what_a_sweep_serves_is_what_it_prints(tmp_path: Path) -> None:
             if block:
                 assert setting in text_format.MessageToString(config).partition(block)[2]
             else:
-                field, value = text_format.Parse(setting, model_config()).ListFields()[0]
+                field, value = text_format.Parse(
+                    setting, model_config_pb2.ModelConfig()
+                ).ListFields()[0]
                 assert getattr(config, field.name) == value
         # What is set beside them stays.
         assert config.dynamic_batching.default_queue_policy.max_queue_size == 64

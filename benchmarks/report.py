@@ -151,6 +151,7 @@ def _setting(results: Sequence[Result]) -> str:
     compared = [each for each in results if each["precision"] == "float32" and each["reference"]]
     num_turns = sum(each["num_turns"] for each in compared)
     num_same = num_turns - sum(len(each["others"]) for each in compared)
+    memory_rates = [each["ceilings"]["memory"] for each in results]
     return _paragraph(
         f"One caption at {result['image_size']} px, beam {result['beam_size']}, "
         f"{result['num_steps']} decoder steps, made-up weights of the published shapes. Both sides "
@@ -158,7 +159,9 @@ def _setting(results: Sequence[Result]) -> str:
         f"time, ours as the exported `model.pt`; in float32 they said the same in {num_same} of "
         f"{num_turns} turns. Seconds a picture from file to text, medians. The "
         "limit is what the machine's rates for convolutions, matrices and memory, measured in the "
-        "same run, allow for the counted work (`python -m benchmarks.generator`):"
+        "same run, allow for the counted work; memory's was "
+        f"{min(memory_rates):.0f} to {max(memory_rates):.0f} GB/s from row to row, so shares of unlike "
+        "rows compare roughly (`python -m benchmarks.generator`):"
     )
 
 
@@ -213,7 +216,7 @@ def _labels(result: Result) -> Iterator[str]:
         rows.append((each["search"], labels, _digits(theirs), _digits(ours), _ratio(theirs, ours)))
         num_same += each["num_same"]
     yield _paragraph(
-        f"A list of answers or labels costs no more than a caption (made-up weights, size "
+        f"A list of answers or labels costs about as much as a caption (made-up weights, size "
         f"{result['size']}, float32, the same answers in {num_same} of "
         f"{len(measured) * result['num_turns']} turns; `python -m benchmarks.labels`):"
     )

@@ -81,7 +81,7 @@ def export_generator(
         # Its tensors are the checkpoint's, which stay where they are.
         eager = copy.deepcopy(eager).to(on)
     # A GPU's convolutions would round their inputs to 10 bits, and not alike in both.
-    with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         eager_outputs = as_tuple(eager(*batch))
         exported_outputs = as_tuple(exported(*batch))
     names = [spec.name for spec in task.tensors.generator_outputs]

@@ -23,7 +23,7 @@ import torch
 from tqdm import tqdm
 
 from ofa.checkpoint import load_checkpoint
-from ofa.export import export_generator, stack_rows
+from ofa.export import as_tuple, export_generator, stack_rows
 from ofa.lowering import PRECISIONS
 from ofa.tasks import Task
 from ofa.tensors import Tensors
@@ -103,8 +103,7 @@ def answer_all(name: str, cases: Sequence[Case], precision: str) -> list[Answer]
         export_generator(checkpoint, path, limits, precision)
         generator = torch.jit.load(str(path))
     for batch in tqdm(list(batches(rows)), desc=f"{name}, {precision}", leave=False):
-        outputs = generator(*stack_rows([rows[index] for index in batch], task))
-        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        outputs = as_tuple(generator(*stack_rows([rows[index] for index in batch], task)))
         for place, index in enumerate(batch):
             tensors = {spec.name: rows[index][spec.name] for spec in task.tensors.kept}
             for spec, tensor in zip(task.tensors.generator_outputs, outputs, strict=True):

@@ -17,11 +17,9 @@ from ofa_client._errors import (
     OFAClientError,
     UnavailableError,
 )
-from ofa_client._fetch import Fetch, UrlPolicy, is_url
-from ofa_client._images import MAX_IMAGE_BYTES, to_image_bytes
+from ofa_client._fetch import read_picture
 from ofa_client._many import ask_many
 from ofa_client._printing import Result, to_json
-from ofa_client._stopping import stopped_by
 
 Ask: TypeAlias = Callable[[bytes], Result]
 """Asks the server about an encoded picture; called by several threads at a time."""
@@ -100,15 +98,6 @@ def ask_all(names: Iterable[str], journal: Journal, ask: Ask, concurrency: int) 
         yield counts
 
 
-def _read(name: str) -> bytes:
-    if not is_url(name):
-        return to_image_bytes(name)
-    policy = UrlPolicy()
-    fetch = Fetch(name, policy, max_bytes=MAX_IMAGE_BYTES, timeout=policy.timeout)
-    with stopped_by(fetch.cancel):
-        return fetch.run()
-
-
 class _Content(NamedTuple):
     """What is in a picture's file.
 
@@ -132,7 +121,7 @@ class _Asker:
         self._asked: dict[bytes, Future[Result]] = {}
 
     def __call__(self, name: str) -> _Content:
-        image_bytes = _read(name)
+        image_bytes = read_picture(name)
         sha256 = hashlib.sha256(image_bytes).digest()
         with self._lock:
             if self._journal.has_content(sha256):

@@ -18,7 +18,6 @@ from typing import Any, TypeAlias
 from ofa_client._calls import Attempt
 from ofa_client._errors import (
     DeadlineExceededError,
-    OFAClientError,
     OverloadedError,
 )
 from ofa_client._names import Names
@@ -152,7 +151,10 @@ class Exchange:
                 if gone := routes.servers.take_gone():
                     yield Close(gone)
                 return outcome
-            remedy = find_remedy(outcome.code, outcome.details)
+            error = translate_error(
+                outcome.code, outcome.details, server=server.address, timeout=self._call.timeout
+            )
+            remedy = find_remedy(error)
             if remedy in (Remedy.SOON, Remedy.ELSEWHERE):
                 routes.servers.failed(server, sent_at, now)
             elif outcome.code == "DEADLINE_EXCEEDED":
@@ -163,7 +165,9 @@ class Exchange:
             wait = self._wait_before_next(remedy, now)
             self._record(server, outcome.code, outcome.details, now - sent_at, wait)
             if wait is None:
-                raise self._error(server, outcome) from outcome.cause
+                if isinstance(error, OverloadedError):
+                    error.retry_after = self._routes.retry.backoff(self._num_waits + 1)
+                raise error from outcome.cause
             if wait > 0:
                 yield Wait(wait)
 
@@ -206,14 +210,6 @@ class Exchange:
         self._tried.clear()
         wait = self._routes.jitter(0.0, retry.backoff(self._num_waits))
         return wait if now + wait < self._call.deadline else None
-
-    def _error(self, server: Server, failure: Failure) -> OFAClientError:
-        error = translate_error(
-            failure.code, failure.details, server=server.address, timeout=self._call.timeout
-        )
-        if isinstance(error, OverloadedError):
-            error.retry_after = self._routes.retry.backoff(self._num_waits + 1)
-        return error
 
     def _record(
         self, server: Server, code: str, message: str, seconds: float, retry_in: float | None

@@ -20,6 +20,8 @@ from typing import TypeGuard
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from ofa_client._errors import DeadlineExceededError, ImageTooLargeError, InvalidImageError
+from ofa_client._images import MAX_IMAGE_BYTES, ImageInput, to_image_bytes
+from ofa_client._stopping import stopped_by
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _CHUNK_BYTES = 65_536
@@ -243,3 +245,13 @@ def _shown(url: str) -> str:
         return f"image {parts.scheme}://{host}{parts.path}"[:200]
     except ValueError:
         return "image"
+
+
+def read_picture(image: ImageInput) -> bytes:
+    """Return a picture as encoded bytes; a URL is fetched within the limits of `UrlPolicy()`."""
+    if not is_url(image):
+        return to_image_bytes(image)
+    policy = UrlPolicy()
+    fetch = Fetch(image, policy, max_bytes=MAX_IMAGE_BYTES, timeout=policy.timeout)
+    with stopped_by(fetch.cancel):
+        return fetch.run()

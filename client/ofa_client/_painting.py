@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ofa_client._errors import InvalidImageError
-from ofa_client._fetch import Fetch, UrlPolicy, is_url
-from ofa_client._images import MAX_IMAGE_BYTES, ImageInput, to_image_bytes
+from ofa_client._fetch import read_picture
+from ofa_client._images import ImageInput
 from ofa_client._results import Box
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def paint_boxes(image: ImageInput, boxes: Iterable[Box]) -> Image.Image:
             "painting boxes needs Pillow: pip install 'ofa-client[pillow]'"
         ) from error
     try:
-        with Image.open(io.BytesIO(_image_bytes(image))) as opened:
+        with Image.open(io.BytesIO(read_picture(image))) as opened:
             painted = ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for a broken picture
         raise InvalidImageError(f"image cannot be decoded: {error}") from error
@@ -54,10 +54,3 @@ def paint_boxes(image: ImageInput, boxes: Iterable[Box]) -> Image.Image:
         draw.rectangle(around, outline=_EDGE, width=3 * width)
         draw.rectangle((left, top, right, bottom), outline=_LINE, width=width)
     return painted
-
-
-def _image_bytes(image: ImageInput) -> bytes:
-    if is_url(image):
-        policy = UrlPolicy()
-        return Fetch(image, policy, max_bytes=MAX_IMAGE_BYTES, timeout=policy.timeout).run()
-    return to_image_bytes(image)

@@ -31,29 +31,25 @@ class Remedy(enum.Enum):
     ELSEWHERE = "the server is broken: another one, and never the same"
 
 
-def find_remedy(code: str, details: str) -> Remedy:
-    """Return what may help against a gRPC status, given by its name and its text.
+def find_remedy(error: OFAClientError) -> Remedy:
+    """Return what may help against an error that a gRPC status stands for.
 
     Every task may be asked again: none changes anything on the server.
     """
-    match code:
-        case "RESOURCE_EXHAUSTED" if _is_limit_on_messages(details):
-            return Remedy.NONE
-        case "RESOURCE_EXHAUSTED":
+    match error:
+        case OverloadedError():
             return Remedy.LATER
-        case "UNAVAILABLE" if _is_queue_refusal(details):
-            return Remedy.LATER
-        case "UNAVAILABLE" if _is_refusal_of_credentials(details):
-            return Remedy.NONE
         # Triton cancels the calls that it still holds when it shuts down.
-        case "UNAVAILABLE" | "CANCELLED":
+        case UnavailableError():
             return Remedy.SOON
         # It takes its models down one by one and answers until the last is gone. A model that it
         # never had is "not found".
-        case "NOT_FOUND" if "no available versions" in details:
+        case ModelNotReadyError() if "no available versions" in error.message:
             return Remedy.SOON
         # Triton does not start a model's process again that has died.
-        case "INTERNAL" if re.search("Stub process .* is not healthy", details):
+        case ServerError() if error.code == "INTERNAL" and re.search(
+            "Stub process .* is not healthy", error.message
+        ):
             return Remedy.ELSEWHERE
         case _:
             return Remedy.NONE

@@ -156,7 +156,13 @@ class Pipeline:
         return {**dict.fromkeys(_ENTRIES), **entries, "samples": samples}
 
 
-_ENTRIES = ("caption", "text", "boxes", "labels", "scores")
+_ENTRIES = (
+    OutputKeys.CAPTION,
+    OutputKeys.TEXT,
+    OutputKeys.BOXES,
+    OutputKeys.LABELS,
+    OutputKeys.SCORES,
+)
 
 
 @dataclass(frozen=True)

@@ -283,7 +283,7 @@ def advance(
 
 
 def top_candidates(totals: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The largest of each row, as `topk` finds them, in a pass and a half instead of a sort.
+    """The largest of each row as `topk` finds them, in a pass and a half; of equals perhaps others.
 
     Each of a row's `count` largest is in a run of neighbours whose maximum is among the `count`
     largest maxima.

@@ -23,16 +23,17 @@ class AttentionByHead(nn.Module):
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
         """As `ScaledDotProduct`."""
         batch_size, num_heads = queries.size(0), queries.size(1)
-        asking = (queries.float() * self.scale).contiguous()
-        asked = keys.float().contiguous()
-        found = values.transpose(2, 3).contiguous()
+        scaled_queries = (queries.float() * self.scale).contiguous()
+        wide_keys = keys.float().contiguous()
+        values_by_channel = values.transpose(2, 3).contiguous()
         biases = bias.expand(batch_size, num_heads, -1, -1)
         heads = torch.empty(queries.shape, dtype=values.dtype, device=values.device)
         for item in range(batch_size):
             for head in range(num_heads):
-                scores = _multiply(asking[item, head], asked[item, head])
+                scores = _multiply(scaled_queries[item, head], wide_keys[item, head])
                 weights = torch.softmax(scores.add_(biases[item, head]), dim=-1)
-                heads[item, head] = _multiply(weights.to(values.dtype), found[item, head])
+                weights = weights.to(values.dtype)
+                heads[item, head] = _multiply(weights, values_by_channel[item, head])
         return heads
 
 

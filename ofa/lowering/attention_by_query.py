@@ -22,7 +22,7 @@ class AttentionByQuery(nn.Module):
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
         """As `ScaledDotProduct`, for queries [B, H, 1, Dh]."""
-        asking = queries.float() * self.scale
-        scores = (asking * keys).sum(dim=-1).unsqueeze(-2) + bias  # [B, H, 1, S]
+        scaled_queries = queries.float() * self.scale
+        scores = (scaled_queries * keys).sum(dim=-1).unsqueeze(-2) + bias  # [B, H, 1, S]
         weights = torch.softmax(scores, dim=-1).transpose(-1, -2)
         return (weights * values).sum(dim=-2, keepdim=True).to(queries.dtype)

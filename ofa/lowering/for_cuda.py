@@ -58,7 +58,7 @@ class NarrowResNet(nn.Module):
     def __init__(self, resnet: ResNet, dtype: torch.dtype) -> None:
         super().__init__()
         self.dtype = dtype
-        self.resnet = copy.deepcopy(resnet)
+        self.resnet = copy_sharing_tensors(resnet)
         # Not its norms: a variance in 16 bits would cost more than it saves.
         for module in self.resnet.modules():
             if isinstance(module, nn.Conv2d):

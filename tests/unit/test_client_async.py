@@ -183,18 +183,16 @@ def test_closing_the_client_ends_its_calls(scripted_triton: ScriptedTriton) -> N
     asyncio.run(ask())
 
 
-def test_closing_the_client_ends_a_wait(
-    scripted_triton: ScriptedTriton, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ofa_client._exchange.random.uniform", lambda low, high: high)
+def test_closing_the_client_ends_a_wait(scripted_triton: ScriptedTriton) -> None:
     scripted_triton.fail(grpc.StatusCode.UNAVAILABLE, "not now")
 
     async def ask() -> None:
         waiting = asyncio.Event()
         client = AsyncOFAClient(
             scripted_triton.address,
-            timeout=600,
-            retry=RetryPolicy(initial_backoff=500, max_backoff=500),
+            timeout=1_000_000,
+            # A wait of less than 30 s, which would pass unnoticed, is one in 30,000.
+            retry=RetryPolicy(initial_backoff=900_000, max_backoff=900_000),
             on_attempt=lambda _: waiting.set(),
         )
         task = asyncio.ensure_future(client.caption(b"picture"))

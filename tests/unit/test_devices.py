@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ofa.export import as_tuple
 from ofa.generation import Generator, LabelScorer, TextGenerator
 from ofa.lowering import PRECISIONS, lower
 from ofa.model import OFAModel
@@ -58,10 +59,6 @@ def strict_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(F, "layer_norm", strict_norm)
     monkeypatch.setattr(F, "scaled_dot_product_attention", strict_attention)
-
-
-def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return (outputs,) if isinstance(outputs, Tensor) else outputs
 
 
 @pytest.mark.parametrize("precision", PRECISIONS["cuda"])

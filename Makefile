@@ -30,7 +30,7 @@ serve: $(ALL_TASKS) ## serve the bundled checkpoints' tasks on ports 8000 to 800
 gateway: $(ALL_TASKS) ## the same with HTTP and a page to try it, on http://127.0.0.1:8080, until Ctrl-C
 	@.venv/bin/ofa serve --repository $(REPOSITORY) & server=$$!; .venv/bin/ofa gateway & gateway=$$!; \
 	  trap 'kill $$server $$gateway 2>/dev/null; wait' EXIT; trap 'exit 130' INT TERM; \
-	  while kill -0 $$server 2>/dev/null && kill -0 $$gateway 2>/dev/null; do sleep 1; done
+	  while kill -0 $$server 2>/dev/null && kill -0 $$gateway 2>/dev/null; do sleep 1; done; exit 1
 
 test: $(SETUP) $(OPS_TOOLS) ## unit, contract, reference and server tests
 	@.venv/bin/pytest -m "not parity"

@@ -159,9 +159,9 @@ def _setting(results: Sequence[Result]) -> str:
         f"time, ours as the exported `model.pt`; in float32 they said the same in {num_same} of "
         f"{num_turns} turns. Seconds a picture from file to text, medians. The "
         "limit is what the machine's rates for convolutions, matrices and memory, measured in the "
-        "same run, allow for the counted work; memory's was "
-        f"{min(memory_rates):.0f} to {max(memory_rates):.0f} GB/s from row to row, so shares of unlike "
-        "rows compare roughly (`python -m benchmarks.generator`):"
+        f"same run, allow for the counted work; memory's was {min(memory_rates):.0f} to "
+        f"{max(memory_rates):.0f} GB/s from row to row, so shares of unlike rows compare roughly "
+        "(`python -m benchmarks.generator`):"
     )
 
 

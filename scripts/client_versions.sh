@@ -7,8 +7,9 @@ cd "$(dirname "$0")/.."
 unset PYTHONPATH  # nothing but what is installed here is to be found
 
 [ $# -gt 0 ] || set -- python3.10 python3.11 python3.12 python3.13
+shopt -s extglob
 # All but modelscope's, which needs torch, and package's, which needs mypy.
-tests=(tests/unit/test_client_{async,bulk,bulk_names,calls,caption_many,cli,examples,exchange,faults,fetch,images,many,names,painting,readme,security,verbs}.py)
+tests=(tests/unit/test_client_!(modelscope|package).py)
 # The oldest tritonclient with the oldest that work with it and with what it picks by itself; the
 # newest with the oldest that work with it and with either numpy. Python 3.13 has no numpy 1, and
 # says of protobuf 4 that a later Python will not have it, as 3.12 does.
@@ -24,6 +25,7 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 cp -r client "$scratch/source"
 failed=0
+num_tested=0
 for python in "$@"; do
   if ! "$python" --version >"$scratch/version" 2>/dev/null; then
     echo "$python: not there"
@@ -38,7 +40,10 @@ for python in "$@"; do
       "${packages[@]}" "$scratch/source[pillow,progress]" cryptography hypothesis opentelemetry-api pytest \
       >"$scratch/log" 2>&1; then
       echo "$name: does not exist: $(grep ERROR "$scratch/log" | head -1)"
-    elif "$scratch/venv/bin/python" -m pytest -q -p no:cacheprovider \
+      continue
+    fi
+    num_tested=$((num_tested + 1))
+    if "$scratch/venv/bin/python" -m pytest -q -p no:cacheprovider \
       --noconftest -p tests.unit.scripted_triton -W "ignore:Type google:DeprecationWarning" \
       "${tests[@]}" >"$scratch/log" 2>&1; then
       echo "$name: $(tail -1 "$scratch/log")"
@@ -49,4 +54,6 @@ for python in "$@"; do
     fi
   done
 done
+# Without a network, say, nothing can be installed.
+[ $num_tested -gt 0 ] || { echo "nothing was tested" >&2; failed=1; }
 exit $failed

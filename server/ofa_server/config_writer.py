@@ -129,8 +129,8 @@ instance_group [ { kind: KIND_CPU  count: 1 } ]"""
 
 _GENERATOR_INSTANCES = {
     "cpu": """\
-# One instance: every matrix product already uses all cores, a second one would only fight for them.
-# Its weights are laid out for a CPU.
+# One instance with all cores. `ofa serve` divides them among more, each with weights of its own
+# (docs/serving.md). They are laid out for a CPU.
 instance_group [ { kind: KIND_CPU  count: 1 } ]""",
     "cuda": """\
 # One instance on every GPU: a second one beside it would only fight for it.

@@ -15,7 +15,9 @@ from tests.server import task_repository
 from tests.server.gateway_process import GatewayProcess, gateway_serving
 from tests.server.processes import OFA, ServeProcess, end_of, serving
 
-SHARED_SERVERS = ("server", "task_server", "stand_in_server", "bundled_server", "gateway")
+SHARED_SERVERS = (
+    "server", "task_server", "stand_in_server", "bundled_server", "caching_server", "gateway",
+)  # fmt: skip
 CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
 ENGLISH = CHECKPOINTS / "ofa-emoji-tiny_en"
 CHINESE = CHECKPOINTS / "ofa-emoji-tiny_zh"

@@ -43,6 +43,7 @@ def browser() -> Iterator[Browser]:
             # Chromium's sandbox cannot be had by root, which a container's user mostly is.
             chromium_sandbox=os.geteuid() != 0,
         )
+        expect.set_options(timeout=TIMEOUT_MS)
         yield browser
         browser.close()
 
@@ -54,7 +55,6 @@ def page(
     """The page with its models found; it may say nothing to the console and ask nobody else."""
     page = browser.new_page(viewport=request.param)
     page.set_default_timeout(TIMEOUT_MS)
-    expect.set_options(timeout=TIMEOUT_MS)
     complaints: list[str] = []
     addresses: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -254,6 +254,7 @@ def test_the_page_is_dark_where_the_machine_is(
     browser: Browser, gateway: GatewayProcess, request: pytest.FixtureRequest
 ) -> None:
     page = browser.new_page(viewport=DESKTOP, color_scheme="dark")
+    page.set_default_timeout(TIMEOUT_MS)
     page.goto(gateway.url)
     sample(page, APPLE).click()
     expect(first_result(page)).to_be_visible()

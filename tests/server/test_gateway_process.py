@@ -90,7 +90,8 @@ def test_a_caller_who_hangs_up_takes_the_call_to_the_server_along(
         caller.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + BODY)
         assert triton.asked.wait(TIMEOUT_S)
         assert not triton.cancelled.is_set()
-    assert triton.cancelled.wait(TIMEOUT_S)
+    # Well before the request's own deadline, which would end the call as well.
+    assert triton.cancelled.wait(TIMEOUT_S / 4)
     assert httpx2.get(f"{gateway.url}/healthz").status_code == 200
 
 

@@ -1,5 +1,6 @@
 """A small gRPC server that speaks Triton's protocol and answers as a test tells it to."""
 
+import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
@@ -41,6 +42,8 @@ def captions_answer(
     return texts_answer("captions", texts, scores, token_log_probs)
 
 
+CAPTIONS = captions_answer(["a red apple"], [-0.5], [[-0.25, -0.75]])
+
 #: Has what the answer of every task has that is about pictures and is not about labels.
 EVERY_ANSWER: Tensors = {
     "captions": bytes_tensor("a red apple"),
@@ -61,9 +64,7 @@ class ScriptedTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.dtypes: list[dict[str, str]] = []
         self.messages: list[service_pb2.ModelInferRequest] = []
         self.metadata: list[dict[str, str]] = []
-        self.answer: Callable[[Tensors, grpc.ServicerContext], Tensors] = lambda *_: (
-            captions_answer(["a red apple"], [-0.5], [[-0.25, -0.75]])
-        )
+        self.answer: Callable[[Tensors, grpc.ServicerContext], Tensors] = lambda *_: CAPTIONS
 
     def fail(self, code: grpc.StatusCode, details: str) -> None:
         """Answer every request with this status from now on."""
@@ -79,6 +80,20 @@ class ScriptedTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.messages.append(request)
         self.metadata.append(dict(context.invocation_metadata()))
         return make_response(self.answer(tensors, context), request.id)
+
+
+class Held:
+    """An answer that is held back until the server sees that the call is over."""
+
+    def __init__(self, triton: ScriptedTriton) -> None:
+        self.arrived, self.ended = threading.Event(), threading.Event()
+        triton.answer = self
+
+    def __call__(self, _: Tensors, context: grpc.ServicerContext) -> Tensors:
+        context.add_callback(self.ended.set)
+        self.arrived.set()
+        assert self.ended.wait(timeout=30)
+        return CAPTIONS
 
 
 def read_request(request: service_pb2.ModelInferRequest) -> Tensors:

@@ -18,10 +18,8 @@ from ofa_client import (
     OFAClient,
     RetryPolicy,
 )
-from tests.unit.scripted_triton import ScriptedTriton, Tensors, captions_answer
+from tests.unit.scripted_triton import Held, ScriptedTriton, Tensors, captions_answer
 from tests.unit.test_client_verbs import IDS, VERBS, last_request
-
-CAPTIONS = captions_answer(["a red apple"], [-0.5], [[-0.25, -0.75]])
 
 
 def public_methods(cls: type) -> dict[str, Callable[..., Any]]:
@@ -100,20 +98,6 @@ def test_errors_are_the_same(scripted_triton: ScriptedTriton) -> None:
     with pytest.raises(InvalidImageError, match="cannot be read"):
         asyncio.run(ask("no/such/file"))
     assert len(scripted_triton.requests) == 1
-
-
-class Held:
-    """An answer that is held back until the server sees that the call is over."""
-
-    def __init__(self, triton: ScriptedTriton) -> None:
-        self.arrived, self.ended = threading.Event(), threading.Event()
-        triton.answer = self
-
-    def __call__(self, _: Tensors, context: grpc.ServicerContext) -> Tensors:
-        context.add_callback(self.ended.set)
-        self.arrived.set()
-        assert self.ended.wait(timeout=30)
-        return CAPTIONS
 
 
 def test_cancelling_the_task_cancels_the_request(scripted_triton: ScriptedTriton) -> None:

@@ -11,8 +11,7 @@ import grpc
 import pytest
 
 from ofa_client import AsyncOFAClient, InvalidImageError, OFAClient, OFAClientError
-from tests.unit.scripted_triton import ScriptedTriton, Tensors, captions_answer
-from tests.unit.test_client_async import CAPTIONS, Held
+from tests.unit.scripted_triton import CAPTIONS, Held, ScriptedTriton, Tensors, captions_answer
 
 DEADLINE_S = 30
 

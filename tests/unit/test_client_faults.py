@@ -29,9 +29,15 @@ from ofa_client import (
     OverloadedError,
     RetryPolicy,
 )
-from tests.unit.scripted_triton import ScriptedTriton, Tensors, captions_answer, scripted_server
+from tests.unit.scripted_triton import (
+    CAPTIONS,
+    Held,
+    ScriptedTriton,
+    Tensors,
+    captions_answer,
+    scripted_server,
+)
 
-CAPTIONS = captions_answer(["a red apple"], [-0.5], [[-0.25, -0.75]])
 PATIENT = RetryPolicy(max_attempts=1000, initial_backoff=0.01, max_backoff=0.05)
 
 
@@ -150,20 +156,6 @@ def test_a_result_tells_how_it_came_about(
     assert 0 <= call.input_seconds <= call.seconds
     assert result == CaptioningResult(result.captions)
     assert CaptioningResult(()).call == CallInfo()
-
-
-class Held:
-    """An answer that is held back until the server sees that the call is over."""
-
-    def __init__(self, triton: ScriptedTriton) -> None:
-        self.arrived, self.ended = threading.Event(), threading.Event()
-        triton.answer = self
-
-    def __call__(self, _: Tensors, context: grpc.ServicerContext) -> Tensors:
-        context.add_callback(self.ended.set)
-        self.arrived.set()
-        assert self.ended.wait(timeout=30)
-        return CAPTIONS
 
 
 def test_a_keyboard_interrupt_cancels_the_request(scripted_triton: ScriptedTriton) -> None:

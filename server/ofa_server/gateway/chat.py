@@ -23,9 +23,12 @@ from ofa_server.gateway.chat_forms import (
 from ofa_server.gateway.descriptions import asks_for_description, is_chinese
 from ofa_server.gateway.errors import REQUEST_ID, ApiError
 from ofa_server.gateway.gateway import Deadline, Gateway
-from ofa_server.gateway.health import AUTOMATIC, CHAT_ROUTE
 from ofa_server.gateway.openapi import json_body
 from ofa_server.gateway.pictures import read_picture
+
+#: The name under which a model is chosen by the question.
+AUTOMATIC = "ofa"
+CHAT_ROUTE = "/v1/chat/completions"
 
 #: By the tasks that answer in words to a picture: the client's verb, where it takes the text, and
 #: how it is told how many answers are wanted.

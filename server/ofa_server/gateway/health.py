@@ -9,13 +9,10 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from ofa_server.gateway.catalogue import ServedModel
+from ofa_server.gateway.chat import AUTOMATIC, CHAT_ROUTE
 from ofa_server.gateway.errors import RETRY_AFTER_S, ApiError
 from ofa_server.gateway.gateway import Gateway
 from ofa_server.gateway.tasks import ROUTES
-
-#: The name under which a model is chosen by the question, and what it chooses from.
-AUTOMATIC = "ofa"
-CHAT_ROUTE = "/v1/chat/completions"
 
 _PATHS = {"chat": CHAT_ROUTE} | {route.task: route.path for route in ROUTES}
 

@@ -50,7 +50,7 @@ class ServeProcess:
 
     repository: Path
     log: Path
-    ports: list[int] = field(default_factory=lambda: free_ports(3))
+    ports: list[int] = field(default_factory=lambda: free_ports(4))
     arguments: Sequence[str] = ()
 
     def start(self) -> None:
@@ -67,7 +67,7 @@ class ServeProcess:
 
     @property
     def port_arguments(self) -> list[str]:
-        flags = ("--grpc-port", "--http-port", "--metrics-port")
+        flags = ("--grpc-port", "--http-port", "--metrics-port", "--health-port")
         pairs = zip(flags, map(str, self.ports), strict=True)
         return [word for pair in pairs for word in pair]
 

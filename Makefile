@@ -1,6 +1,6 @@
 # Every verb first brings .venv up to date; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve gateway test test-client lint docs parity parity-all oracle ops-tools train bench load clean
+.PHONY: help setup demo serve gateway test test-client docker-test lint docs parity parity-all oracle ops-tools train bench load clean
 
 SETUP      := .venv/.setup-stamp
 ORACLE     := .venv-oracle/.setup-stamp
@@ -37,6 +37,9 @@ test: $(SETUP) $(OPS_TOOLS) ## unit, contract, reference and server tests
 
 test-client: ## the client with every combination of Python, tritonclient, protobuf and numpy it promises
 	@scripts/client_versions.sh
+
+docker-test: $(SETUP) $(OPS_TOOLS) ## build the images and run docker/compose.yaml with a real engine, on stand-ins for the bases (root)
+	@.venv/bin/python scripts/docker_test
 
 lint: $(SETUP) ## ruff and mypy
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy

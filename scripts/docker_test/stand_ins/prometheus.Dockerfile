@@ -2,7 +2,7 @@
 # that image.
 FROM ofa-stand-in/debian
 RUN apt-get update \
- && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends prometheus \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends prometheus wget \
  && rm -rf /var/lib/apt/lists/* \
  && mkdir -p /prometheus && chown 65534:65534 /prometheus
 USER nobody

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -138,6 +139,10 @@ class PreprocessMetrics(ModelMetrics):
         self._numbers += [number for pair in self._stages.values() for number in pair]
         info = self._family("ofa_model_info", "What is served; always 1", "GAUGE")
         self._metric(info, **_read_identity(version)).set(1)
+        loaded = self._family(
+            "ofa_model_load_timestamp_seconds", "Unix time at which it was loaded", "GAUGE"
+        )
+        self._metric(loaded).set(time.time())
 
     def add_stage(self, stage: str, seconds: float) -> None:
         """One of `ofa.tasks.task.STAGES` was run."""

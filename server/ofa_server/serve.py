@@ -25,6 +25,7 @@ from ofa_server.readiness import read_warmup, wait_until_ready
 from ofa_server.shared_memory import check_shared_memory, own_regions
 from ofa_server.stop_signals import StopRequested, raise_on_next_signal
 from ofa_server.threads import thread_variables
+from ofa_server.tracing import otlp_endpoint, tracing_arguments
 from ofa_server.triton_process import BROKEN_EXIT_TIMEOUT_S, EXIT_TIMEOUT_S, Death, TritonProcess
 
 
@@ -45,6 +46,7 @@ class ServeSettings:
             cannot be controlled; None for one that nobody knows.
         response_cache_bytes: memory for answers that are given again to the same request, 0 for
             none.
+        otlp_endpoint: where Triton's traces go, None for nowhere.
         start_deadline_s: seconds until the last warm-up answer must have come back. Loading the
             largest checkpoint from a slow disk is a matter of minutes.
     """
@@ -58,6 +60,7 @@ class ServeSettings:
     drain_seconds: float = 0.0
     admin_key_file: Path | None = None
     response_cache_bytes: int = 0
+    otlp_endpoint: str | None = None
     start_deadline_s: float = 600.0
 
 
@@ -105,6 +108,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="memory for answers that are given again, without being computed, to a request that "
         "is the same byte for byte (default: none)",
     )
+    parser.add_argument(
+        "--otlp-endpoint",
+        type=otlp_endpoint,
+        metavar="URL",
+        help="collector that traces are sent to by OTLP over HTTP, http://HOST:4318/v1/traces "
+        "(default: none)",
+    )
 
 
 def _seconds(text: str) -> float:
@@ -131,6 +141,7 @@ def run(arguments: argparse.Namespace) -> None:
         drain_seconds=arguments.drain_seconds,
         admin_key_file=arguments.admin_key_file,
         response_cache_bytes=arguments.response_cache_bytes,
+        otlp_endpoint=arguments.otlp_endpoint,
     )
     raise_on_next_signal()
     try:
@@ -258,6 +269,7 @@ def _triton_command(
         "--metrics-config=summary_latencies=true",
         f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
         *restricting_arguments(admin_key),
+        *tracing_arguments(settings.otlp_endpoint),
     ]
     if settings.response_cache_bytes:
         command += [

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from ofa_server.admin_key import read_admin_key, restricting_arguments
 from ofa_server.errors import ServerError
 from ofa_server.health import Health, State, health_port
 from ofa_server.installation import Installation, find_installation
@@ -24,6 +25,7 @@ from ofa_server.readiness import read_warmup, wait_until_ready
 from ofa_server.shared_memory import check_shared_memory, own_regions
 from ofa_server.stop_signals import StopRequested, raise_on_next_signal
 from ofa_server.threads import thread_variables
+from ofa_server.tracing import otlp_endpoint, tracing_arguments
 from ofa_server.triton_process import BROKEN_EXIT_TIMEOUT_S, EXIT_TIMEOUT_S, Death, TritonProcess
 
 
@@ -40,8 +42,11 @@ class ServeSettings:
         health_port: for probes.
         drain_seconds: how long requests are still served after the signal to stop, while probes
             are told that the server is not ready any more.
+        admin_key_file: holds the key without which Triton's models, shared memory, traces and log
+            cannot be controlled; None for one that nobody knows.
         response_cache_bytes: memory for answers that are given again to the same request, 0 for
             none.
+        otlp_endpoint: where Triton's traces go, None for nowhere.
         start_deadline_s: seconds until the last warm-up answer must have come back. Loading the
             largest checkpoint from a slow disk is a matter of minutes.
     """
@@ -53,7 +58,9 @@ class ServeSettings:
     metrics_port: int = 8002
     health_port: int = 8003
     drain_seconds: float = 0.0
+    admin_key_file: Path | None = None
     response_cache_bytes: int = 0
+    otlp_endpoint: str | None = None
     start_deadline_s: float = 600.0
 
 
@@ -87,12 +94,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="after SIGTERM, be not ready and go on answering for so long (default: %(default)g)",
     )
     parser.add_argument(
+        "--admin-key-file",
+        type=Path,
+        metavar="FILE",
+        help="holds the key to control of models, shared memory, traces and log (default: nobody "
+        "has one)",
+    )
+    parser.add_argument(
         "--response-cache-bytes",
         type=int,
         default=ServeSettings.response_cache_bytes,
         metavar="N",
         help="memory for answers that are given again, without being computed, to a request that "
         "is the same byte for byte (default: none)",
+    )
+    parser.add_argument(
+        "--otlp-endpoint",
+        type=otlp_endpoint,
+        metavar="URL",
+        help="collector that traces are sent to by OTLP over HTTP, http://HOST:4318/v1/traces "
+        "(default: none)",
     )
 
 
@@ -118,7 +139,9 @@ def run(arguments: argparse.Namespace) -> None:
         metrics_port=arguments.metrics_port,
         health_port=arguments.health_port,
         drain_seconds=arguments.drain_seconds,
+        admin_key_file=arguments.admin_key_file,
         response_cache_bytes=arguments.response_cache_bytes,
+        otlp_endpoint=arguments.otlp_endpoint,
     )
     raise_on_next_signal()
     try:
@@ -145,6 +168,7 @@ def _serve(settings: ServeSettings, ports: Mapping[str, int], health: Health) ->
     ensembles = {name: config for name, config in configs.items() if is_ensemble(config)}
     check_response_cache(settings.response_cache_bytes, ensembles)
     warmups = {name: read_warmup(settings.repository / name, ensembles[name]) for name in ensembles}
+    admin_key = read_admin_key(settings.admin_key_file)
     installation = find_installation()
     check_libraries(installation)
     check_numpy(installation)
@@ -152,7 +176,7 @@ def _serve(settings: ServeSettings, ports: Mapping[str, int], health: Health) ->
     with tempfile.TemporaryDirectory(prefix="ofa-serve-") as scratch, own_regions() as regions:
         backends = installation.prepare_backends(Path(scratch))
         print(f"starting Triton with {', '.join(configs)}", flush=True)
-        command = _triton_command(installation, settings, backends, regions.prefix)
+        command = _triton_command(installation, settings, backends, regions.prefix, admin_key)
         environment = installation.environment() | thread_variables(os.environ, configs)
         triton = TritonProcess(command, environment, regions.lock_fd)
         grpc_address = f"{_reachable(settings.host)}:{settings.grpc_port}"
@@ -223,7 +247,11 @@ def _reachable(host: str) -> str:
 
 
 def _triton_command(
-    installation: Installation, settings: ServeSettings, backends: Path, region_prefix: str
+    installation: Installation,
+    settings: ServeSettings,
+    backends: Path,
+    region_prefix: str,
+    admin_key: str,
 ) -> list[str]:
     command = [
         str(installation.binary),
@@ -237,7 +265,11 @@ def _triton_command(
         f"--grpc-port={settings.grpc_port}",
         f"--metrics-address={settings.host}",
         f"--metrics-port={settings.metrics_port}",
+        # Percentiles beside the counters, for the dashboard and the alerts.
+        "--metrics-config=summary_latencies=true",
         f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
+        *restricting_arguments(admin_key),
+        *tracing_arguments(settings.otlp_endpoint),
     ]
     if settings.response_cache_bytes:
         command += [

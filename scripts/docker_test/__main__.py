@@ -11,9 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-from check import CheckFailed
+from check import CheckError
 from engine import running_engine
-from images import build_images, check_images, lint_images
+from images import build_images, check_images, check_wheels, lint_images
 from machine import install_packages
 from stack import running_stack
 from stack_checks import check_stack
@@ -27,7 +27,7 @@ def main() -> int:
     started = time.monotonic()
     try:
         test()
-    except CheckFailed as failure:
+    except CheckError as failure:
         print(f"docker-test: FAILED: {failure}", file=sys.stderr)
         return 1
     print(f"docker-test: passed in {time.monotonic() - started:.0f} s")
@@ -38,6 +38,7 @@ def test() -> None:
     KEPT.mkdir(parents=True, exist_ok=True)
     install_packages()
     lint_images(ROOT, KEPT)
+    check_wheels(ROOT, KEPT)
     with running_engine(ROOT, KEPT) as engine:
         build_stand_ins(engine, ROOT, KEPT)
         images = build_images(engine, ROOT)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 
-class CheckFailed(Exception):
+class CheckError(Exception):
     """Something is not as it should be; the message says what."""
 
 
@@ -24,10 +24,10 @@ def require(condition: object, sentence: str) -> None:
     """Prints the sentence if the condition is true.
 
     Raises:
-        CheckFailed: it is not.
+        CheckError: it is not.
     """
     if not condition:
-        raise CheckFailed(f"not true: {sentence}")
+        raise CheckError(f"not true: {sentence}")
     passed(sentence)
 
 
@@ -43,7 +43,7 @@ def run(
         What it wrote on standard output.
 
     Raises:
-        CheckFailed: its exit status is not 0, or it took longer than `patience` seconds.
+        CheckError: its exit status is not 0, or it took longer than `patience` seconds.
     """
     name = " ".join(str(word) for word in command)
     try:
@@ -58,10 +58,10 @@ def run(
             timeout=patience,
         )
     except subprocess.TimeoutExpired as error:
-        raise CheckFailed(f"{name} took longer than {patience:g} s") from error
+        raise CheckError(f"{name} took longer than {patience:g} s") from error
     if ended.returncode:
         tail = "\n".join((ended.stdout + ended.stderr).splitlines()[-40:])
-        raise CheckFailed(f"{name} ended with status {ended.returncode}:\n{tail}")
+        raise CheckError(f"{name} ended with status {ended.returncode}:\n{tail}")
     return ended.stdout
 
 
@@ -69,11 +69,11 @@ def wait_until(condition: Callable[[], object], sentence: str, patience: float =
     """Asks again and again until the condition is true, and then prints the sentence.
 
     Raises:
-        CheckFailed: it is not within `patience` seconds.
+        CheckError: it is not within `patience` seconds.
     """
     deadline = time.monotonic() + patience
     while not condition():
         if time.monotonic() > deadline:
-            raise CheckFailed(f"not within {patience:g} s: {sentence}")
+            raise CheckError(f"not within {patience:g} s: {sentence}")
         time.sleep(0.2)
     passed(sentence)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from check import CheckFailed, begin, require, run, wait_until
+from check import CheckError, begin, require, run, wait_until
 from machine import SEARCHED
 
 #: What Docker takes for its networks, out of the range of private addresses.
@@ -34,7 +34,7 @@ class Engine:
         """Runs `docker` and returns what it said.
 
         Raises:
-            CheckFailed: as `check.run`.
+            CheckError: as `check.run`.
         """
         return run(["docker", *arguments], self.environment, directory)
 
@@ -42,7 +42,7 @@ class Engine:
         """Runs `docker compose` with our file, and others after it, and returns what it said.
 
         Raises:
-            CheckFailed: as `check.run`.
+            CheckError: as `check.run`.
         """
         files = [word for file in (self.project, *overrides) for word in ("--file", file)]
         return run([self.compose_program, *files, *arguments], self.environment)
@@ -57,7 +57,7 @@ def running_engine(root: Path, kept: Path) -> Iterator[Engine]:
     """An engine that lives as long as the block and keeps its images in `kept`.
 
     Raises:
-        CheckFailed: one runs already, or this one does not start.
+        CheckError: one runs already, or this one does not start.
     """
     begin("engine")
     _check_alone()
@@ -91,6 +91,8 @@ def running_engine(root: Path, kept: Path) -> Iterator[Engine]:
         )
         require(process.poll() is None, "it has not ended at once")
         yield engine
+        # Stages of old builds; those of today's are what the next build is quick by.
+        engine.docker("image", "prune", "--force", "--filter", "until=24h")
     finally:
         process.terminate()
         try:
@@ -107,7 +109,7 @@ def _check_alone() -> None:
         except OSError:
             continue
         if name == "dockerd":
-            raise CheckFailed(
+            raise CheckError(
                 f"a Docker engine runs already (process {comm.parent.name}), and two of them get "
                 "into each other's firewall rules; stop that one first"
             )
@@ -116,6 +118,6 @@ def _check_alone() -> None:
 def _answers(engine: Engine) -> bool:
     try:
         engine.docker("version")
-    except CheckFailed:
+    except CheckError:
         return False
     return True

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 import sys
+import tomllib
 from pathlib import Path
 
-from check import CheckFailed, begin, passed, require, run
+from check import CheckError, begin, passed, run
 from engine import Engine
 
 #: The scanner has hundreds of dependencies with pins of their own, hence its own environment.
 _CHECKOV = "checkov==3.3.30"
+#: Python of NVIDIA's image, which the stand-in has not.
+_NVIDIA_PYTHON = "3.12"
 _BUILD_TOOLS = "cc gcc g++ make cmake ninja cargo rustc git"
 
 
@@ -19,7 +22,7 @@ def lint_images(root: Path, kept: Path) -> None:
     """Asks hadolint and checkov about the Dockerfiles.
 
     Raises:
-        CheckFailed: one of them complains.
+        CheckError: one of them complains.
     """
     begin("linters")
     dockerfiles = sorted((root / "docker").glob("Dockerfile.*"))
@@ -42,7 +45,7 @@ def build_images(engine: Engine, root: Path) -> dict[str, str]:
         The Dockerfile of each image, by the image's name.
 
     Raises:
-        CheckFailed: one cannot be built.
+        CheckError: one cannot be built.
     """
     begin("images")
     services = json.loads(engine.compose("--profile", "*", "config", "--format", "json"))[
@@ -64,11 +67,37 @@ def build_images(engine: Engine, root: Path) -> dict[str, str]:
     return images
 
 
+def check_wheels(root: Path, kept: Path) -> None:
+    """Asks pip whether all that the server's image installs exists for NVIDIA's Python too.
+
+    Raises:
+        CheckError: a wheel is missing.
+    """
+    begin("wheels")
+    server = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
+    client = tomllib.loads((root / "client" / "pyproject.toml").read_text("utf-8"))["project"]
+    wanted = [
+        *server["dependencies"],
+        *client["dependencies"],
+        *server["optional-dependencies"]["server"],
+    ]
+    wanted.remove(client["name"])
+    run(
+        [
+            *(sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--dry-run"),
+            *("--ignore-installed", "--target", kept / "nowhere", "--only-binary", ":all:"),
+            *("--python-version", _NVIDIA_PYTHON, "--constraint", root / "constraints.txt"),
+            *wanted,
+        ]
+    )
+    passed(f"everything in the server's image has a wheel for Python {_NVIDIA_PYTHON}")
+
+
 def check_images(engine: Engine, images: dict[str, str]) -> None:
     """Looks for a user without rights, for build tools and for sources.
 
     Raises:
-        CheckFailed: not as it should be.
+        CheckError: not as it should be.
     """
     for image in images:
         user = engine.docker("image", "inspect", "--format", "{{.Config.User}}", image).strip()
@@ -78,7 +107,7 @@ def check_images(engine: Engine, images: dict[str, str]) -> None:
             "find / -xdev -name pyproject.toml -path '*/o*'; :",
         ).split()
         if (user, seen) != ("1000:1000", ["1000"]):
-            raise CheckFailed(f"{image} has the user {user} and, as that one, {' '.join(seen)}")
+            raise CheckError(f"{image} has the user {user} and, as that one, {' '.join(seen)}")
         passed(f"{image}: user 1000, no build tools, no sources")
 
 
@@ -89,7 +118,7 @@ def _base(dockerfile: Path) -> str:
     if name == "${TRITON_IMAGE}":
         [name] = re.findall(r"^ARG TRITON_IMAGE=(\S+)$", text, re.MULTILINE)
     if "$" in name:
-        raise CheckFailed(f"{dockerfile.name} is from {name}, which is no name of an image")
+        raise CheckError(f"{dockerfile.name} is from {name}, which is no name of an image")
     return str(name)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from check import CheckFailed, begin, passed, run
+from check import CheckError, begin, passed, run
 
 #: Package by a program that it brings.
 PACKAGES = {"dockerd": "docker.io", "iptables": "iptables", "debootstrap": "debootstrap"}
@@ -21,15 +21,15 @@ def install_packages() -> None:
     """Installs what is missing, and starts none of its services.
 
     Raises:
-        CheckFailed: not root, not Debian, or a package cannot be installed.
+        CheckError: not root, not Debian, or a package cannot be installed.
     """
     begin("machine")
     if os.geteuid() != 0:
-        raise CheckFailed("a Docker engine and debootstrap need root")
+        raise CheckError("a Docker engine and debootstrap need root")
     missing = [name for tool, name in PACKAGES.items() if not shutil.which(tool, path=SEARCHED)]
     if missing:
         if not shutil.which("apt-get", path=SEARCHED):
-            raise CheckFailed(f"{', '.join(missing)} is missing, and there is no apt-get to ask")
+            raise CheckError(f"{', '.join(missing)} is missing, and there is no apt-get to ask")
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         run(["apt-get", "update"], environment)
         with _no_service_started():

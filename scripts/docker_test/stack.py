@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from check import CheckFailed, begin, passed
+from check import CheckError, begin, passed
 from engine import Engine
 
 _OVERRIDE = """\
@@ -46,7 +46,7 @@ class Stack:
         """Runs `docker compose` and returns what it said.
 
         Raises:
-            CheckFailed: as `check.run`.
+            CheckError: as `check.run`.
         """
         return self.engine.compose(*arguments, overrides=(self.override,))
 
@@ -65,7 +65,7 @@ def running_stack(engine: Engine, kept: Path) -> Iterator[Stack]:
     """The services for as long as the block; then nothing of them is left.
 
     Raises:
-        CheckFailed: they do not become healthy; their logs have been printed.
+        CheckError: they do not become healthy; their logs have been printed.
     """
     begin("compose")
     ports = _free_ports("server", "gateway", "prometheus")
@@ -78,7 +78,7 @@ def running_stack(engine: Engine, kept: Path) -> Iterator[Stack]:
         stack.compose("up", "--no-build", "--wait", "--wait-timeout", "300")
         passed("up: every service is healthy")
         yield stack
-    except CheckFailed:
+    except CheckError:
         print(stack.compose("logs", "--no-color", "--tail", "40"))
         raise
     finally:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from check import CheckFailed, begin, require, wait_until
-from ofa_client import OFAClient
+from check import CheckError, begin, require, wait_until
 from stack import Stack
+
+from ofa_client import OFAClient
 
 #: A sample that the bundled checkpoint describes by the name of its file.
 _PICTURE = "an_ambulance_to_the_left_of_a_doughnut.jpg"
@@ -24,7 +25,7 @@ def check_stack(stack: Stack, root: Path) -> None:
     """Asks every service for what it is there for, and ends with the server's drain.
 
     Raises:
-        CheckFailed: something is not as it should be.
+        CheckError: something is not as it should be.
     """
     picture = root / "samples" / _PICTURE
     check_confinement(stack)
@@ -96,11 +97,6 @@ def check_prometheus(stack: Stack, root: Path) -> None:
         )
 
     wait_until(lambda: evaluated() == names, f"all {len(names)} rules are loaded and evaluated")
-    counted = 'nv_inference_request_success{model="caption"}'
-    wait_until(
-        lambda: _prometheus(stack, f"/api/v1/query?query={counted}")["result"],
-        "captions are counted",
-    )
 
 
 def check_load(stack: Stack) -> None:
@@ -110,6 +106,12 @@ def check_load(stack: Stack) -> None:
         *("--server", "server:8001", "--users", "4", "--seconds", "5"),
     )
     require("caption_generator" in report, "a short run was answered without a failure")
+
+    def answers() -> float:
+        rows = _prometheus(stack, "/api/v1/query?query=model:ofa_answers:rate5m")["result"]
+        return sum(float(row["value"][1]) for row in rows if row["metric"]["model"] == "caption")
+
+    wait_until(lambda: answers() > 0, "and is seen by Prometheus as answers a second")
 
 
 def check_drain(stack: Stack, picture: Path) -> None:
@@ -121,7 +123,7 @@ def check_drain(stack: Stack, picture: Path) -> None:
     def is_ready() -> bool:
         try:
             stack.engine.docker("exec", container, "python3", "-c", _READY)
-        except CheckFailed:
+        except CheckError:
             return False
         return True
 
@@ -134,7 +136,7 @@ def check_drain(stack: Stack, picture: Path) -> None:
 
 
 def _http(stack: Stack, service: str, path: str, body: str | None = None) -> bytes:
-    request = urllib.request.Request(  # noqa: S310 - http, on the loopback interface
+    request = urllib.request.Request(
         f"http://127.0.0.1:{stack.ports[service]}{path}",
         data=body.encode() if body else None,
         headers={"Content-Type": "application/json"},

@@ -26,7 +26,7 @@ def build_stand_ins(engine: Engine, root: Path, kept: Path) -> None:
     """Builds those that are not there yet.
 
     Raises:
-        CheckFailed: one cannot be built.
+        CheckError: one cannot be built.
     """
     begin("stand-ins for the base images")
     if not engine.has_image(_DEBIAN):

@@ -100,6 +100,8 @@ def running_engine(root: Path, kept: Path) -> Iterator[Engine]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        # Mounted by the engine, which leaves it; nothing could remove its folder.
+        run(["umount", "--quiet", "--lazy", kept / "run" / "netns" / "default"])
 
 
 def _check_alone() -> None:

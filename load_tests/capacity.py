@@ -208,10 +208,10 @@ def main() -> int:
     ]
     try:
         stages = json.loads(arguments.report.read_text("utf-8"))["stages"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        parser.error(f"{arguments.report} is no report of a load test: {error}")
+    try:
         print(describe(stages, arguments.rate, f"{name}_ms", latency_ms, arguments.spare))
-    except (OSError, ValueError, KeyError) as error:
-        print(f"{arguments.report} is no report of a load test: {error}", file=sys.stderr)
-        return 2
     except CapacityError as error:
         print(error, file=sys.stderr)
         return 1

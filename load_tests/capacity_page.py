@@ -80,8 +80,10 @@ def _replicas(result: Mapping[str, Any]) -> Iterator[str]:
         "rate at two servers on a core each, the load on both and our client taking turns. "
         f"{_generators([result['one'], result['two']])}"
     )
-    header = ("one: requests/s", "answers/s", "p50, ms", "p95, ms")
-    header += ("two: requests/s", "answers/s", "p50, ms", "p95, ms")
+    header = (
+        *("one: requests/s", "answers/s", "p50, ms", "p95, ms"),
+        *("two: requests/s", "answers/s", "p50, ms", "p95, ms"),
+    )
     rows = [(*_short(low), *_short(high)) for low, high in zip(one, two, strict=True)]
     yield _table(header, rows)
     alone, together = (stage["total"]["per_second"] for stage in result["closed"])
@@ -139,8 +141,10 @@ def _generators(runs: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _stages_table(stages: Sequence[Mapping[str, Any]]) -> str:
-    header = ("load", "answers/s", "p50, ms", "p95, ms", "p99, ms", "refused")
-    header += ("Triton: queue, ms", "compute, ms", "batch")
+    header = (
+        *("load", "answers/s", "p50, ms", "p95, ms", "p99, ms", "refused"),
+        *("Triton: queue, ms", "compute, ms", "batch"),
+    )
     rows = []
     for stage in stages:
         total = stage["total"]

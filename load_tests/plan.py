@@ -18,6 +18,9 @@ from load_tests.pictures import KINDS
 
 ARRIVALS = ("poisson", "even")
 
+# What is checked of a value, by the type of its field; a float may be written as an integer.
+_ACCEPTED: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
+
 PartT = TypeVar("PartT")
 
 
@@ -234,7 +237,7 @@ def _read_part(part: type[PartT], table: object, where: str) -> PartT:
 
 
 def _check_type(annotation: object, value: object, where: str) -> None:
-    accepted = {"int": int, "float": (int, float), "str": str}.get(str(annotation))
+    accepted = _ACCEPTED.get(str(annotation))
     if accepted is not None:
         is_right = isinstance(value, accepted) and not isinstance(value, bool)
         _require(is_right, f"{where} is {annotation}, not {value!r}")

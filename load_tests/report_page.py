@@ -11,7 +11,7 @@ from typing import Any
 _WIDTH, _HEIGHT, _MARGIN = 860, 200, 48
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem;
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 78rem; margin: 2rem auto; padding: 0 1rem;
        color: #222; background: #fff; }
 table { border-collapse: collapse; margin: 0.5rem 0 1.5rem; }
 th, td { padding: 0.2rem 0.7rem; text-align: right; border-bottom: 1px solid #ddd; }
@@ -62,10 +62,12 @@ def make_page(result: Mapping[str, Any]) -> str:
 def describe_generator(generator: Mapping[str, Any]) -> str:
     """What making the load cost, and whether it kept up."""
     shares = ", on the server's machine" if generator["shares_machine"] else ""
+    count = generator["num_processes"]
+    processes = "1 process" if count == 1 else f"{count} processes"
     late, latest = generator["late_p99_ms"] or 0.0, generator["late_max_ms"]
     return (
-        f"The load itself took {generator['cores']:.2f} cores in {generator['num_processes']} "
-        f"processes{shares}; requests left at most {latest:.1f} ms late (p99 {late:.1f} ms)."
+        f"The load itself took {generator['cores']:.2f} cores in {processes}{shares}; requests "
+        f"left at most {latest:.1f} ms late (p99 {late:.1f} ms)."
     )
 
 
@@ -85,8 +87,10 @@ def _requests(result: Mapping[str, Any]) -> str:
         *("answers/s", "p50", "p95", "p99", "Triton: queue", "compute", "batch"),
     )
     models = {request["name"]: request["model"] for request in result["plan"]["requests"]}
-    columns = ("sent", "answered", "refused", "overloaded", "failed", "per_second")
-    columns += ("p50_ms", "p95_ms", "p99_ms")
+    columns = (
+        *("sent", "answered", "refused", "overloaded", "failed"),
+        *("per_second", "p50_ms", "p95_ms", "p99_ms"),
+    )
     rows = []
     for name, row in result["whole"]["rows"].items():
         share = result["whole"]["triton"].get(models[name], {})
@@ -96,14 +100,18 @@ def _requests(result: Mapping[str, Any]) -> str:
 
 
 def _stages(stages: Sequence[Mapping[str, Any]]) -> str:
-    header = ("stage", "users", "requests/s due", "s", "sent", "overloaded", "failed", "answers/s")
-    header += ("p50", "p95", "p99", "Triton: queue", "compute", "batch")
+    header = (
+        *("stage", "users", "requests/s due", "s", "sent", "overloaded", "failed", "answers/s"),
+        *("p50", "p95", "p99", "Triton: queue", "compute", "batch"),
+    )
     rows = []
     for number, stage in enumerate(stages, 1):
         load = (stage["users"] or "", stage["rate"] or "", stage["seconds"])
         columns = ("sent", "overloaded", "failed", "per_second", "p50_ms", "p95_ms", "p99_ms")
         # The model that waits longest stands for all of them.
-        share = max(stage["triton"].values(), key=lambda each: each["queue_ms"], default={})
+        share: Mapping[str, float] = max(
+            stage["triton"].values(), key=lambda each: each["queue_ms"], default={}
+        )
         server = (share.get(key) for key in ("queue_ms", "compute_ms", "batch"))
         rows.append((number, *load, *(stage["total"][column] for column in columns), *server))
     return _table(header, rows)

@@ -30,12 +30,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from load_tests.plan import Plan, PlanError, Request, Stage, read_plan
 from load_tests.report import format_text, write_report
 from load_tests.summary import Result, summarize
-from load_tests.triton_statistics import Watch, read_statistics
+from load_tests.triton_statistics import Reading, Watch, read_statistics, subtract
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 PROFILES = Path(__file__).with_name("profiles")
 #: What Locust may take beyond the run and the last answers before it counts as hanging.
 MARGIN_SECONDS = 90
+#: Readings, one a second, from one sign of life to the next.
+SHOWN_SECONDS = 60
 
 
 def main() -> int:
@@ -173,7 +175,7 @@ def run(
     for server in servers:
         read_statistics(server)
     with tempfile.TemporaryDirectory(prefix="ofa-load-") as folder:
-        outcome = Path(folder) / "outcome.json"
+        outcome, log = Path(folder) / "outcome.json", Path(folder) / "locust.log"
         command = [
             *(sys.executable, "-m", "locust", "--locustfile", str(LOCUSTFILE), "--headless"),
             *("--loglevel", "WARNING", "--only-summary", "--stop-timeout", str(timeout)),
@@ -183,31 +185,38 @@ def run(
             *("--outcome", str(outcome), *(("--html", str(html)) if html else ()), *for_locust),
         ]
         patience = plan.seconds + timeout + MARGIN_SECONDS
-        with Watch(servers) as watch:
-            log = run_locust(command, patience)
-        if not outcome.is_file():
-            sys.exit(f"{log}\nLocust has failed")
+        with Watch(servers, show_course) as watch:
+            failure = run_locust(command, log, patience)
+        if failure or not outcome.is_file():
+            # What Locust says is of interest only then: its tables say what ours do.
+            sys.exit(f"{log.read_text()}\n{failure or 'Locust has failed'}")
         return summarize(plan, servers, json.loads(outcome.read_text()), watch.readings)
 
 
-def run_locust(command: Sequence[str], patience: int) -> str:
-    """Run Locust and return what it said, which is of interest only if it fails.
+def run_locust(command: Sequence[str], log: Path, patience: int) -> str:
+    """Run Locust, and return a sentence if it did not end."""
+    with log.open("wb") as file:
+        try:
+            subprocess.run(
+                command, check=False, timeout=patience, stdout=file, stderr=subprocess.STDOUT
+            )
+        except subprocess.TimeoutExpired:
+            return f"Locust did not end within {patience} s and was killed"
+    return ""
 
-    Raises:
-        SystemExit: it did not end.
-    """
-    try:
-        finished = subprocess.run(
-            command,
-            check=False,
-            timeout=patience,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+
+def show_course(readings: Sequence[Reading]) -> None:
+    """Give a sign of life, once a minute."""
+    number = len(readings) - 1
+    if number and number % SHOWN_SECONDS == 0:
+        models = subtract(readings[-1].models, readings[-1 - SHOWN_SECONDS].models)
+        # An ensemble executes nothing itself, but its generator does.
+        answers = sum(
+            model.num_requests for name, model in models.items() if name.endswith("_generator")
         )
-    except subprocess.TimeoutExpired as error:
-        sys.exit(f"{error.stdout}\nLocust did not end within {patience} s and was killed")
-    return finished.stdout
+        seconds = readings[-1].time - readings[-1 - SHOWN_SECONDS].time
+        elapsed = readings[-1].time - readings[0].time
+        print(f"{elapsed:.0f} s: {answers / seconds:.1f} answers/s", flush=True)
 
 
 if __name__ == "__main__":

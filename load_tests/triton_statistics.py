@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -71,14 +71,20 @@ class Reading(NamedTuple):
 class Watch:
     """Reads the statistics of servers once a second, for as long as its block lasts.
 
+    Args:
+        servers: HOST:PORT of each.
+        on_reading: called with the readings after each.
+
     Attributes:
         readings: in order; the first is from before the block, the last from after it. One at
             which a server did not answer is left out.
     """
 
-    def __init__(self, servers: Sequence[str], seconds: float = 1.0) -> None:
+    def __init__(
+        self, servers: Sequence[str], on_reading: Callable[[Sequence[Reading]], None]
+    ) -> None:
         self._servers = servers
-        self._seconds = seconds
+        self._on_reading = on_reading
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self.readings: list[Reading] = []
@@ -99,7 +105,7 @@ class Watch:
         self._read()
 
     def _watch(self) -> None:
-        while not self._ended.wait(self._seconds):
+        while not self._ended.wait(1.0):
             self._read()
 
     def _read(self) -> None:
@@ -111,6 +117,7 @@ class Watch:
         except InferenceServerException:
             return
         self.readings.append(Reading(time.time(), models))
+        self._on_reading(self.readings)
 
 
 def between(readings: Sequence[Reading], start: float, end: float) -> dict[str, ModelStatistics]:

@@ -83,7 +83,7 @@ class ModelMetrics:
         """Tells Triton what is left, then takes the figures back: the model is being unloaded."""
         self._closing.set()
         self._thread.join()
-        # Triton forgets a figure with the last reference to it, and keeps it if the process just ends.
+        # Triton forgets a figure with the last reference to it; if the process just ends, it stays.
         vars(self).clear()
 
     def refused(self, error: RequestError) -> None:

@@ -1,4 +1,4 @@
-"""Prometheus' rules and the dashboard: what promtool says, and that each alert has its run-book line."""
+"""Prometheus' rules and the dashboard: what promtool says, and a run-book line for each alert."""
 
 from __future__ import annotations
 

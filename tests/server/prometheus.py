@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import http
+import http.client
 import json
 import shutil
 import subprocess
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ class QueryError(Exception):
 
 @dataclass
 class Prometheus:
-    url: str
+    port: int
     log: Path
 
     def query(self, expression: str) -> list[dict[str, Any]]:
@@ -37,20 +37,23 @@ class Prometheus:
         Raises:
             QueryError: it cannot be parsed or evaluated.
         """
-        query = urllib.parse.urlencode({"query": expression})
-        request = urllib.request.Request(f"{self.url}/api/v1/query", query.encode())
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                result: list[dict[str, Any]] = json.load(answer)["data"]["result"]
-        except urllib.error.HTTPError as error:
-            raise QueryError(f"{expression}\n{error.read().decode()}") from error
+        status, body = self._get("/api/v1/query?" + urllib.parse.urlencode({"query": expression}))
+        if status != http.HTTPStatus.OK:
+            raise QueryError(f"{expression}\n{body}")
+        result: list[dict[str, Any]] = json.loads(body)["data"]["result"]
         return result
 
     @property
     def is_ready(self) -> bool:
-        with suppress(OSError), urllib.request.urlopen(f"{self.url}/-/ready", timeout=60) as answer:
-            return bool(answer.status == 200)
+        with suppress(OSError):
+            return self._get("/-/ready")[0] == http.HTTPStatus.OK
         return False
+
+    def _get(self, path: str) -> tuple[int, str]:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
 
 
 @contextmanager
@@ -73,7 +76,7 @@ def prometheus_scraping(
         ],
     }
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    prometheus = Prometheus(f"http://127.0.0.1:{port}", folder / "prometheus.log")
+    prometheus = Prometheus(port, folder / "prometheus.log")
     with prometheus.log.open("wb") as log:
         process = subprocess.Popen(
             [

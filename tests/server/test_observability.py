@@ -72,7 +72,7 @@ def watched_client(watched_server: ServeProcess) -> Iterator[grpcclient.Inferenc
 
 
 def read_figures(metrics_port: int) -> dict[str, dict[str, float]]:
-    """Samples of the metrics port: by name, and by the label that tells a family's samples apart."""
+    """Samples of the metrics port: by name and model, and by what tells those of one apart."""
     url = f"http://127.0.0.1:{metrics_port}/metrics"
     with urllib.request.urlopen(url, timeout=60) as page:
         families = list(text_string_to_metric_families(page.read().decode()))
@@ -133,7 +133,7 @@ def test_every_outcome_is_counted_once_and_both_processes_add_up(
     lengths = [len(answer.token_log_probs[0]) - 1 for answer in answers]
     assert gained(watched_server, before, "ofa_answer_tokens_count") == {"": 24}
     assert gained(watched_server, before, "ofa_answer_tokens_sum") == {"": sum(lengths)}
-    # What the rules rely on: Triton counts a failure of an ensemble twice. (The parser adds _total.)
+    # What the rules rely on: Triton counts a failure of an ensemble twice. The parser adds _total.
     assert gained(watched_server, before, "nv_inference_request_failure_total") == {"OTHER": 10}
 
 

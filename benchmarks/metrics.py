@@ -1,7 +1,7 @@
 """What do our own figures cost a request?
 
-Everything that preprocess and postprocess note about one answered request, in this process. Telling
-Triton happens once a second in a thread of its own and is not part of it; a stand-in takes its place.
+Everything that preprocess and postprocess note about one answered request. Telling Triton happens
+once a second in a thread of its own and is not part of it; a stand-in takes Triton's place.
 """
 
 from __future__ import annotations

@@ -39,6 +39,10 @@ _ENSEMBLE = """\
 
 platform: "ensemble"
 
+# The version of the checkpoint that answers. The steps name the same one of every member, so no
+# answer mixes two. `ofa switch` rewrites the numbers (docs/versions.md).
+version_policy: {{ specific {{ versions: [ {version} ] }} }}
+
 # One row a request. Batches are formed by the generator's scheduler out of many requests, which
 # keeps answers of different lengths apart.
 max_batch_size: 1
@@ -62,6 +66,8 @@ _PREPROCESS = """\
 
 backend: "python"
 
+{versions}
+
 # One row a request: any other batch dimension is refused by Triton as INVALID_ARGUMENT.
 max_batch_size: 1
 
@@ -80,6 +86,8 @@ _GENERATOR = """\
 # outputs to the returned tuple by their order here.
 
 backend: "pytorch"
+
+{versions}
 
 max_batch_size: 8
 
@@ -100,6 +108,8 @@ _POSTPROCESS = """\
 
 backend: "python"
 
+{versions}
+
 max_batch_size: 1
 
 {tensors}
@@ -111,6 +121,10 @@ instance_group [ {{ kind: KIND_CPU  count: 1 }} ]
 # being generated, without it 4 ms (captions, 16 clients on two cores: 64 against 101 pictures a
 # second). What can arrive is bounded by the generator's queue.
 """
+
+_VERSIONS = """\
+# Every version in this folder is loaded. The ensemble says which one answers.
+version_policy: { all {} }"""
 
 _QUEUE_POLICY = """\
   default_queue_policy {
@@ -146,7 +160,7 @@ _TEXT_QUEUE = "Beyond 64 waiting texts the next is UNAVAILABLE."
 
 
 def write_configs(
-    tensors: TaskTensors, members: Mapping[str, str], device: str = "cpu"
+    tensors: TaskTensors, members: Mapping[str, str], device: str = "cpu", version: int = 1
 ) -> dict[str, str]:
     """Writes the four configurations of a task.
 
@@ -154,19 +168,20 @@ def write_configs(
         tensors: what travels between client, preprocess, generator and postprocess.
         members: under which name the ensemble finds `preprocess`, `generator` and `postprocess`.
         device: "cpu" or "cuda", that the generator is made for.
+        version: of the members, that the ensemble answers with.
 
     Returns:
         The text of config.pbtxt for `ensemble` and each member.
     """
     return {
-        "ensemble": _ensemble(tensors, members),
+        "ensemble": _ensemble(tensors, members, version),
         "preprocess": _preprocess(tensors),
         "generator": _generator(tensors, device),
         "postprocess": _postprocess(tensors),
     }
 
 
-def _ensemble(tensors: TaskTensors, members: Mapping[str, str]) -> str:
+def _ensemble(tensors: TaskTensors, members: Mapping[str, str], version: int) -> str:
     shapes = _answer_shapes(tensors)
     results, *_ = answer = [spec.name for spec in tensors.answer]
     longest = "; T is the longest of them in tokens, EOS included" * ("[n, T]" in shapes.values())
@@ -193,7 +208,8 @@ def _ensemble(tensors: TaskTensors, members: Mapping[str, str]) -> str:
             },
             shapes=shapes,
         ),
-        steps=_steps(tensors, members),
+        steps=_steps(tensors, members, version),
+        version=version,
     )
 
 
@@ -204,6 +220,7 @@ def _preprocess(tensors: TaskTensors) -> str:
         "normalises. The side is the checkpoint's, so it is not written here."
     )
     return _PREPROCESS.format(
+        versions=_VERSIONS,
         tensors=interface(
             tensors.request, _row(tensors), {"patch_images": remark}, shapes=_INNER_SHAPES
         ),
@@ -219,6 +236,7 @@ def _generator(tensors: TaskTensors, device: str) -> str:
         "asked for."
     )
     return _GENERATOR.format(
+        versions=_VERSIONS,
         tensors=interface(
             tensors.generator_inputs,
             tensors.generator_outputs,
@@ -241,12 +259,13 @@ def _postprocess(tensors: TaskTensors) -> str:
         "a neighbour in its batch."
     )
     return _POSTPROCESS.format(
+        versions=_VERSIONS,
         tensors=interface(
             _unique(tensors.generator_outputs, tensors.kept),
             tensors.answer,
             {"num_hypotheses": remark},
             shapes={**_INNER_SHAPES, **_answer_shapes(tensors)},
-        )
+        ),
     )
 
 
@@ -272,7 +291,7 @@ def _answer_shapes(tensors: TaskTensors) -> dict[str, str]:
     }
 
 
-def _steps(tensors: TaskTensors, members: Mapping[str, str]) -> str:
+def _steps(tensors: TaskTensors, members: Mapping[str, str], version: int) -> str:
     public = {spec.name for spec in (*tensors.request, *tensors.answer)}
     row = _inner_names(_row(tensors), "resolved", public)
     found = _inner_names(tensors.generator_outputs, "found", public)
@@ -295,7 +314,8 @@ def _steps(tensors: TaskTensors, members: Mapping[str, str]) -> str:
         "an answer cannot have the name that the client knows."
     )
     return ",\n".join(
-        step(members[member], inputs, outputs, width, remark) for member, inputs, outputs in steps
+        step(members[member], version, inputs, outputs, width, remark)
+        for member, inputs, outputs in steps
     )
 
 

@@ -21,12 +21,11 @@ from ofa.tensors import Tensors, TensorSpec
 from ofa_server.errors import ServerError
 from ofa_server.processor import default_precision, multiplies_int8
 from ofa_server.repository import (
-    ENSEMBLE,
-    MANIFEST,
     add_warmup,
     staged_export,
     version_of,
 )
+from ofa_server.versions import ENSEMBLE, MANIFEST
 from ofa_server.warmup import write_warmup_files
 
 if TYPE_CHECKING:
@@ -63,8 +62,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--name",
-        help="what clients ask for; an earlier export of that name is replaced "
-        "(default: the task's: caption, vqa, grounding ...)",
+        help="what clients ask for; an earlier export of that name is replaced, unless --version "
+        "adds to it (default: the task's: caption, vqa, grounding ...)",
+    )
+    parser.add_argument(
+        "--version",
+        type=int,
+        metavar="N",
+        help="put beside the versions that an earlier export of that name has; `ofa switch` makes "
+        "it the one that answers, see docs/versions.md",
     )
     parser.add_argument(
         "--precision",
@@ -123,7 +129,9 @@ def run(arguments: argparse.Namespace) -> None:
     )
     task = checkpoint.build_task(limits)
     name = task.ensemble if arguments.name is None else arguments.name
-    with staged_export(arguments.repository, name, task.tensors, arguments.device) as models:
+    with staged_export(
+        arguments.repository, name, task.tensors, arguments.device, arguments.version
+    ) as models:
         print("writing model.pt and comparing it with the eager model", flush=True)
         model_file = version_of(models["generator"]) / "model.pt"
         report = export_generator(
@@ -135,7 +143,8 @@ def run(arguments: argparse.Namespace) -> None:
         manifest = _manifest(arguments, name, folder, checkpoint, task, report)
         (version_of(models[ENSEMBLE]) / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     names = ", ".join(model.name for model in models.values())
-    print(f"wrote {names} to {arguments.repository}", flush=True)
+    which = "" if arguments.version is None else f"version {arguments.version} of "
+    print(f"wrote {which}{names} to {arguments.repository}", flush=True)
 
 
 def _write_warmups(models: Mapping[str, Path], task: Task, report: ExportReport) -> None:

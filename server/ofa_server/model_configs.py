@@ -29,13 +29,19 @@ def read_configs(repository: Path) -> Mapping[str, ModelConfig]:
     if not repository.is_dir():
         raise ServerError(f"there is no model repository {repository}; `ofa export` writes one")
     folders = sorted(folder for folder in repository.iterdir() if folder.is_dir())
-    configs = {folder.name: _read_config(folder) for folder in folders}
+    configs = {folder.name: read_config(folder) for folder in folders}
     if not any(is_ensemble(config) for config in configs.values()):
         raise ServerError(f"{repository} holds no ensemble to serve; `ofa export` writes one")
     for name, config in configs.items():
         for step in config.ensemble_scheduling.step:
             if step.model_name not in configs:
                 raise ServerError(f"{name} needs the model {step.model_name}, which is missing")
+            version = repository / step.model_name / str(step.model_version)
+            # -1 stands for the latest, whatever its number.
+            if step.model_version > 0 and not version.is_dir():
+                raise ServerError(
+                    f"{name} needs version {version.name} of {step.model_name}, which is missing"
+                )
     return configs
 
 
@@ -55,7 +61,12 @@ def numpy_dtype(data_type: int) -> np.dtype[Any]:
     return np.dtype(triton_to_np_dtype("BYTES" if name == "STRING" else name))
 
 
-def _read_config(folder: Path) -> ModelConfig:
+def read_config(folder: Path) -> ModelConfig:
+    """Reads a model's config.pbtxt and checks that each of its versions has the file it needs.
+
+    Raises:
+        ServerError: it does not, or the file is missing or cannot be parsed.
+    """
     file = folder / "config.pbtxt"
     if not file.is_file():
         raise ServerError(f"{folder} has no config.pbtxt, and Triton starts with no such folder")

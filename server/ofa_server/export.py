@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 #: ModelScope's name of each task by its own.
 _TASK_NAMES = {task.ensemble: name for name, task in TASKS.items()}
+#: `ofa.lowering.PORTABLE_PRECISIONS` has the others; that module imports torch.
+_NOT_PORTABLE = ("float16", "int8")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,6 +87,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="cpu",
         help="what the model is made for (default: cpu); int8 is for CPUs only",
     )
+    parser.add_argument(
+        "--portable",
+        action="store_true",
+        help="use PyTorch's own operators only, which every libtorch has that is as new; slower on "
+        "CPUs (docs/precision.md)",
+    )
     for flag, what in (("--max-beam-size", "beam_size"), ("--max-length", "max_length")):
         parser.add_argument(
             flag,
@@ -113,6 +121,11 @@ def run(arguments: argparse.Namespace) -> None:
             "--precision int8 needs a processor with AVX512-VNNI, AVX-VNNI or AMX; others cut "
             "sums of products off"
         )
+    if arguments.portable and arguments.device == "cpu" and arguments.precision in _NOT_PORTABLE:
+        raise ServerError(
+            f"--portable and --precision {arguments.precision} exclude each other: on CPUs its "
+            "products are not PyTorch's own operators; float32 and bfloat16 can be portable"
+        )
     folder = fetch_checkpoint(arguments.checkpoint)
     # torch takes seconds to import, and `ofa serve` shares this command.
     from ofa.checkpoint import load_checkpoint
@@ -135,7 +148,12 @@ def run(arguments: argparse.Namespace) -> None:
         print("writing model.pt and comparing it with the eager model", flush=True)
         model_file = version_of(models["generator"]) / "model.pt"
         report = export_generator(
-            checkpoint, model_file, limits, arguments.precision, arguments.device
+            checkpoint,
+            model_file,
+            limits,
+            arguments.precision,
+            arguments.device,
+            portable=arguments.portable,
         )
         for member in ("preprocess", "postprocess"):
             task.save(version_of(models[member]))
@@ -180,6 +198,7 @@ def _manifest(
         "weights_sha256": checkpoint.weights_sha256,
         "precision": arguments.precision,
         "device": arguments.device,
+        "operators": list(report.operators),
         "limits": asdict(task.settings.limits),
         "input_shapes": {name: list(value.shape) for name, value in row.items()},
         "score_difference": report.score_difference,

@@ -29,7 +29,7 @@ def read_configs(repository: Path) -> Mapping[str, ModelConfig]:
     if not repository.is_dir():
         raise ServerError(f"there is no model repository {repository}; `ofa export` writes one")
     folders = sorted(folder for folder in repository.iterdir() if folder.is_dir())
-    configs = {folder.name: read_config(folder) for folder in folders}
+    configs = {folder.name: _read_complete(folder) for folder in folders}
     if not any(is_ensemble(config) for config in configs.values()):
         raise ServerError(f"{repository} holds no ensemble to serve; `ofa export` writes one")
     for name, config in configs.items():
@@ -62,18 +62,22 @@ def numpy_dtype(data_type: int) -> np.dtype[Any]:
 
 
 def read_config(folder: Path) -> ModelConfig:
-    """Reads a model's config.pbtxt and checks that each of its versions has the file it needs.
+    """Reads a model's config.pbtxt.
 
     Raises:
-        ServerError: it does not, or the file is missing or cannot be parsed.
+        ServerError: it is missing or cannot be parsed.
     """
     file = folder / "config.pbtxt"
     if not file.is_file():
         raise ServerError(f"{folder} has no config.pbtxt, and Triton starts with no such folder")
     try:
-        config = text_format.Parse(file.read_text("utf-8"), model_config_pb2.ModelConfig())
+        return text_format.Parse(file.read_text("utf-8"), model_config_pb2.ModelConfig())
     except (text_format.ParseError, UnicodeDecodeError) as error:
         raise ServerError(f"{file} cannot be parsed: {error}") from error
+
+
+def _read_complete(folder: Path) -> ModelConfig:
+    config = read_config(folder)
     versions = [version for version in folder.iterdir() if version.name.isdecimal()]
     if not versions:
         raise ServerError(f"{folder} has no version of the model in it")

@@ -15,6 +15,13 @@ from ofa_server.errors import ServerError
 from ofa_server.health import Health, State, health_port
 from ofa_server.installation import Installation, find_installation
 from ofa_server.model_configs import is_ensemble, read_configs
+from ofa_server.model_control import (
+    NONE,
+    POLL,
+    model_control_arguments,
+    triton_process,
+    versions_at_once,
+)
 from ofa_server.preflight import (
     check_libraries,
     check_numpy,
@@ -25,6 +32,7 @@ from ofa_server.readiness import read_warmup, wait_until_ready
 from ofa_server.shared_memory import check_shared_memory, own_regions
 from ofa_server.stop_signals import StopRequested, raise_on_next_signal
 from ofa_server.threads import thread_variables
+from ofa_server.torch_runtime import check_torch
 from ofa_server.triton_process import BROKEN_EXIT_TIMEOUT_S, EXIT_TIMEOUT_S, Death, TritonProcess
 
 
@@ -43,6 +51,7 @@ class ServeSettings:
             are told that the server is not ready any more.
         admin_key_file: holds the key without which Triton's models, shared memory, traces and log
             cannot be controlled; None for one that nobody knows.
+        model_control: "poll" where versions come and go while it runs, else "none".
         response_cache_bytes: memory for answers that are given again to the same request, 0 for
             none.
         start_deadline_s: seconds until the last warm-up answer must have come back. Loading the
@@ -57,6 +66,7 @@ class ServeSettings:
     health_port: int = 8003
     drain_seconds: float = 0.0
     admin_key_file: Path | None = None
+    model_control: str = NONE
     response_cache_bytes: int = 0
     start_deadline_s: float = 600.0
 
@@ -98,6 +108,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "has one)",
     )
     parser.add_argument(
+        "--model-control",
+        choices=[NONE, POLL],
+        default=ServeSettings.model_control,
+        help="poll: load versions of checkpoints that come, unload those that go, and answer with "
+        "the one that `ofa switch` names (default: %(default)s)",
+    )
+    parser.add_argument(
         "--response-cache-bytes",
         type=int,
         default=ServeSettings.response_cache_bytes,
@@ -130,6 +147,7 @@ def run(arguments: argparse.Namespace) -> None:
         health_port=arguments.health_port,
         drain_seconds=arguments.drain_seconds,
         admin_key_file=arguments.admin_key_file,
+        model_control=arguments.model_control,
         response_cache_bytes=arguments.response_cache_bytes,
     )
     raise_on_next_signal()
@@ -161,13 +179,17 @@ def _serve(settings: ServeSettings, ports: Mapping[str, int], health: Health) ->
     installation = find_installation()
     check_libraries(installation)
     check_numpy(installation)
-    check_shared_memory(configs, stand_in=not installation.has_pytorch)
+    warning = check_torch(installation, settings.repository, ensembles)
+    if warning is not None:
+        print(f"warning: {warning}", flush=True)
+    versions = versions_at_once(settings.repository, configs, settings.model_control)
+    check_shared_memory(configs, versions, stand_in=not installation.has_pytorch)
     with tempfile.TemporaryDirectory(prefix="ofa-serve-") as scratch, own_regions() as regions:
         backends = installation.prepare_backends(Path(scratch))
         print(f"starting Triton with {', '.join(configs)}", flush=True)
         command = _triton_command(installation, settings, backends, regions.prefix, admin_key)
         environment = installation.environment() | thread_variables(os.environ, configs)
-        triton = TritonProcess(command, environment, regions.lock_fd)
+        triton = triton_process(settings.model_control)(command, environment, regions.lock_fd)
         grpc_address = f"{_reachable(settings.host)}:{settings.grpc_port}"
         try:
             stubs = wait_until_ready(triton, grpc_address, warmups, settings.start_deadline_s)
@@ -194,7 +216,7 @@ def _serve(settings: ServeSettings, ports: Mapping[str, int], health: Health) ->
 
 
 def _watch(
-    triton: TritonProcess, stubs: Mapping[str, int], health: Health, drain_seconds: float
+    triton: TritonProcess, stubs: Mapping[int, str], health: Health, drain_seconds: float
 ) -> Death:
     """Waits for a death, or for a signal and the end of the drain that it begins.
 
@@ -256,6 +278,7 @@ def _triton_command(
         f"--metrics-port={settings.metrics_port}",
         f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
         *restricting_arguments(admin_key),
+        *model_control_arguments(settings.model_control),
     ]
     if settings.response_cache_bytes:
         command += [

@@ -10,7 +10,7 @@ import argparse
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import tritonclient.grpc as grpcclient

@@ -30,9 +30,7 @@ _POLICY = re.compile(
 )
 
 #: What a new version must share with the others: they have one config.pbtxt.
-_SHARED_FIELDS = ("platform", "backend", "input", "output", "model_warmup", "ensemble_scheduling")
-#: The same of the manifest.
-_SHARED_ENTRIES = ("task", "language", "device")
+_SHARED_FIELDS = ("platform", "backend", "input", "output", "ensemble_scheduling")
 
 
 def model_folders(repository: Path, name: str) -> dict[str, Path]:
@@ -109,17 +107,19 @@ def check_same_layout(staged: Mapping[str, Path], models: Mapping[str, Path]) ->
                     f"{folder.name} would differ from its earlier versions in {field}; "
                     "export it under another name"
                 )
-    new_manifest, old_manifest = (_manifest(each[ENSEMBLE]) for each in (staged, models))
-    for entry in _SHARED_ENTRIES:
-        if new_manifest.get(entry) != old_manifest.get(entry):
+    new_facts, old_facts = (_facts(each[ENSEMBLE]) for each in (staged, models))
+    for name, value in new_facts.items():
+        if value != old_facts[name]:
             raise ServerError(
-                f"its {entry} is {new_manifest.get(entry)}, that of earlier versions "
-                f"{old_manifest.get(entry)}; export it under another name"
+                f"its {name} is {value}, that of earlier versions {old_facts[name]}; export it "
+                "under another name"
             )
 
 
-def _manifest(ensemble: Path) -> Mapping[str, object]:
-    """Of the ensemble's latest version."""
+def _facts(ensemble: Path) -> dict[str, object]:
+    """What the manifest of the latest version says of what all must share."""
     *_, latest = version_folders(ensemble).values()
-    values: Mapping[str, object] = json.loads((latest / MANIFEST).read_text("utf-8"))
-    return values
+    manifest = json.loads((latest / MANIFEST).read_text("utf-8"))
+    facts = {name: manifest[name] for name in ("task", "language", "device")}
+    # The warm-up is the first version's, and it is of that size.
+    return facts | {"picture size": manifest["input_shapes"].get("patch_images")}

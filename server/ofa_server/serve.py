@@ -29,6 +29,7 @@ from ofa_server.preflight import (
     check_response_cache,
 )
 from ofa_server.readiness import read_warmup, wait_until_ready
+from ofa_server.s3_repository import SCHEME, local_repository
 from ofa_server.shared_memory import check_shared_memory, own_regions
 from ofa_server.stop_signals import StopRequested, raise_on_next_signal
 from ofa_server.threads import thread_variables
@@ -73,7 +74,12 @@ class ServeSettings:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ofa serve`."""
-    parser.add_argument("--repository", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "--repository",
+        required=True,
+        metavar="DIR",
+        help="folder of models, or s3://[http://HOST:PORT/]BUCKET/PREFIX, which is copied first",
+    )
     parser.add_argument("--host", default=ServeSettings.host)
     parser.add_argument("--grpc-port", type=int, default=ServeSettings.grpc_port, metavar="PORT")
     parser.add_argument(
@@ -138,8 +144,22 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ServerError: Triton cannot be started, or it or one of its Python processes has died.
     """
-    settings = ServeSettings(
-        repository=arguments.repository.resolve(),
+    if arguments.model_control == POLL and arguments.repository.startswith(SCHEME):
+        raise ServerError(
+            "--model-control poll looks at a folder, and what lies on S3 is copied once; upload "
+            "the version, `ofa switch --offline`, and start servers again"
+        )
+    raise_on_next_signal()
+    try:
+        with local_repository(arguments.repository) as repository:
+            serve(_settings(arguments, repository))
+    except StopRequested:
+        print("stopped", flush=True)
+
+
+def _settings(arguments: argparse.Namespace, repository: Path) -> ServeSettings:
+    return ServeSettings(
+        repository=repository,
         host=arguments.host,
         grpc_port=arguments.grpc_port,
         http_port=arguments.http_port,
@@ -150,11 +170,6 @@ def run(arguments: argparse.Namespace) -> None:
         model_control=arguments.model_control,
         response_cache_bytes=arguments.response_cache_bytes,
     )
-    raise_on_next_signal()
-    try:
-        serve(settings)
-    except StopRequested:
-        print("stopped", flush=True)
 
 
 def serve(settings: ServeSettings) -> NoReturn:

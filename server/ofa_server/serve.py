@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ofa_server.admin_key import read_admin_key, restricting_arguments
+from ofa_server.admission import METRICS_URL
 from ofa_server.errors import ServerError
 from ofa_server.health import Health, State, health_port
 from ofa_server.installation import Installation, find_installation
@@ -24,6 +25,7 @@ from ofa_server.model_control import (
 )
 from ofa_server.preflight import (
     check_libraries,
+    check_model_files,
     check_numpy,
     check_ports,
     check_response_cache,
@@ -194,6 +196,7 @@ def _serve(settings: ServeSettings, ports: Mapping[str, int], health: Health) ->
     installation = find_installation()
     check_libraries(installation)
     check_numpy(installation)
+    check_model_files(settings.repository, configs)
     warning = check_torch(installation, settings.repository, ensembles)
     if warning is not None:
         print(f"warning: {warning}", flush=True)
@@ -203,9 +206,14 @@ def _serve(settings: ServeSettings, ports: Mapping[str, int], health: Health) ->
         backends = installation.prepare_backends(Path(scratch))
         print(f"starting Triton with {', '.join(configs)}", flush=True)
         command = _triton_command(installation, settings, backends, regions.prefix, admin_key)
-        environment = installation.environment() | thread_variables(os.environ, configs)
+        host = _reachable(settings.host)
+        environment = {
+            **installation.environment(),
+            **thread_variables(os.environ, configs),
+            METRICS_URL: f"http://{host}:{settings.metrics_port}/metrics",
+        }
         triton = triton_process(settings.model_control)(command, environment, regions.lock_fd)
-        grpc_address = f"{_reachable(settings.host)}:{settings.grpc_port}"
+        grpc_address = f"{host}:{settings.grpc_port}"
         try:
             stubs = wait_until_ready(triton, grpc_address, warmups, settings.start_deadline_s)
             health.state = State.READY

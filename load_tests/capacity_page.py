@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from load_tests.capacity import describe, rate_of_replica, read_points
+from load_tests.report import describe_stage
 
 PAGE = Path(__file__).parents[1] / "docs" / "capacity.md"
 RECORD = Path(__file__).with_name("measured.json")
@@ -151,7 +152,7 @@ def _stages_table(stages: Sequence[Mapping[str, Any]]) -> str:
         load = (
             f"{total['sent'] / stage['seconds']:.1f} requests/s"
             if stage["rate"]
-            else f"{stage['users']} users"
+            else describe_stage(stage)
         )
         [share] = stage["triton"].values() or [{}]
         shares = (share.get(key) for key in ("queue_ms", "compute_ms", "batch"))

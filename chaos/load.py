@@ -32,7 +32,7 @@ class Outcome:
         due: when it was to be sent.
         sent: when it was.
         ended: when its answer or its refusal was there.
-        code: gRPC's status, or the name of our client's error.
+        code: gRPC's status, the name of `ofa_client`'s error, or HTTP's status.
         details: the message of either.
     """
 
@@ -62,7 +62,8 @@ class Load:
         mix: name of what is sent, of `chaos.mixes`.
         rate: arrivals a second, whatever becomes of them; None for clients that wait.
         clients: how many of those.
-        our_client: whether it is `ofa_client` that asks, with further attempts.
+        by: "grpc" for plain calls that are not sent again, "client" for `ofa_client`, "gateway" for
+            HTTP; then `servers` has the gateway's HOST:PORT.
         prefix: what is put in front of the command, such as `taskset`.
     """
 
@@ -70,7 +71,7 @@ class Load:
     mix: str = "captions"
     rate: float | None = None
     clients: int | None = None
-    our_client: bool = False
+    by: str = "grpc"
     prefix: Sequence[str] = ()
     process: subprocess.Popen[bytes] = field(init=False)
 
@@ -81,8 +82,7 @@ class Load:
         amount = ["--rate", str(self.rate)] if self.rate else ["--clients", str(self.clients)]
         command = [
             *(*self.prefix, sys.executable, "-m", "chaos.load_process", *self.servers),
-            *("--mix", self.mix, *amount, "--outcomes", str(self._file)),
-            *(["--our-client"] if self.our_client else []),
+            *("--by", self.by, "--mix", self.mix, *amount, "--outcomes", str(self._file)),
         ]
         self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL)
         try:
@@ -94,6 +94,7 @@ class Load:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Ends it, whatever is under way."""
         self.process.kill()
         self.process.wait()
         self._folder.cleanup()

@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import itertools
 import json
 import random
 import signal
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -33,19 +36,25 @@ _TIMEOUT_S = 120.0
 _NUM_CHANNELS = 8
 #: As patient as a batch job is.
 _PATIENT = RetryPolicy(max_attempts=50, initial_backoff=0.1, max_backoff=2.0)
-#: Some connections must not share a socket.
-_CHANNEL_OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
+_CHANNEL_OPTIONS = [
+    # Each has a connection of its own.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+    # Otherwise gRPC waits for up to two minutes before it tries a server again that was away.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+]
 
 #: Sends one request and says how it ended: status and message.
 Ask = Callable[[Prepared], Awaitable[tuple[str, str]]]
 
 
 def main() -> None:
-    """Sends until SIGTERM."""
+    """Sends requests until SIGTERM, and waits for their answers."""
     parser = argparse.ArgumentParser(prog="python -m chaos.load_process")
     parser.add_argument("servers", nargs="+", metavar="HOST:PORT")
     parser.add_argument("--mix", choices=MIXES, required=True)
-    parser.add_argument("--our-client", action="store_true", help="which tries again")
+    parser.add_argument("--by", choices=_WAYS, required=True)
     kind = parser.add_mutually_exclusive_group(required=True)
     kind.add_argument("--rate", type=float, help="arrivals a second, whatever the answers do")
     kind.add_argument("--clients", type=int, help="that each wait for their answer")
@@ -60,48 +69,38 @@ async def _send(arguments: argparse.Namespace, outcomes: TextIO) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
     requests = MIXES[arguments.mix]()
     async with AsyncExitStack() as stack:
-        if arguments.our_client:
-            client = AsyncOFAClient(arguments.servers, timeout=_TIMEOUT_S, retry=_PATIENT)
-            asks = [_by_our_client(await stack.enter_async_context(client))]
-        else:
-            asks = [
-                _plainly(
-                    await stack.enter_async_context(
-                        grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
-                    )
-                )
-                for address, _ in zip(
-                    itertools.cycle(arguments.servers), range(arguments.clients or _NUM_CHANNELS)
-                )
-            ]
+        asks = await _WAYS[arguments.by](arguments.servers, arguments.clients or _NUM_CHANNELS, stack)
         if arguments.rate:
             await _open_loop(asks, requests, arguments.rate, over, outcomes)
         else:
             await _closed_loop(asks, requests, arguments.clients, over, outcomes)
 
 
+async def _by_grpc(addresses: Sequence[str], count: int, stack: AsyncExitStack) -> list[Ask]:
+    """As tritonclient sends, without another attempt, on connections that take turns."""
+    chosen = itertools.islice(itertools.cycle(addresses), count)
+    channels = [grpc.aio.insecure_channel(each, options=_CHANNEL_OPTIONS) for each in chosen]
+    return [_plainly(await stack.enter_async_context(channel)) for channel in channels]
+
+
 def _plainly(channel: grpc.aio.Channel) -> Ask:
-    """As tritonclient sends, without another attempt."""
     infer = channel.unary_unary(_INFER)
 
     async def ask(request: Prepared) -> tuple[str, str]:
         call = infer(request.message, timeout=_TIMEOUT_S)
-        try:
-            if request.cancel_after_s is not None:
-                # gRPC calls are no coroutines: wait_for would not cancel them.
-                await asyncio.wait([asyncio.ensure_future(call.code())], timeout=request.cancel_after_s)
-                call.cancel()
-            await call
-        except grpc.aio.AioRpcError as error:
-            return error.code().name, error.details() or ""
-        except asyncio.CancelledError:
-            return "CANCELLED", ""
-        return "OK", ""
+        if request.cancel_after_s is not None:
+            asyncio.get_running_loop().call_later(request.cancel_after_s, call.cancel)
+        # Unlike the call itself, these two do not raise when it is cancelled.
+        code, details = await call.code(), await call.details()
+        return code.name, details or ""
 
     return ask
 
 
-def _by_our_client(client: AsyncOFAClient) -> Ask:
+async def _by_client(addresses: Sequence[str], _: int, stack: AsyncExitStack) -> list[Ask]:
+    client = AsyncOFAClient(addresses, timeout=_TIMEOUT_S, retry=_PATIENT)
+    await stack.enter_async_context(client)
+
     async def ask(request: Prepared) -> tuple[str, str]:
         try:
             await client.caption(request.picture)
@@ -109,7 +108,34 @@ def _by_our_client(client: AsyncOFAClient) -> Ask:
             return type(error).__name__, str(error)
         return "OK", ""
 
-    return ask
+    return [ask]
+
+
+async def _by_gateway(addresses: Sequence[str], _: int, __: AsyncExitStack) -> list[Ask]:
+    [address] = addresses
+
+    def post(picture: bytes) -> tuple[str, str]:
+        body = json.dumps({"image": base64.b64encode(picture).decode()}).encode()
+        request = urllib.request.Request(  # noqa: S310 - loopback
+            f"http://{address}/v1/captions", body, {"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
+                return "OK", answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return f"HTTP {error.code}", error.read().decode()
+        except OSError as error:
+            return "no connection", str(error)
+
+    async def ask(request: Prepared) -> tuple[str, str]:
+        return await asyncio.to_thread(post, request.picture)
+
+    return [ask]
+
+
+#: From addresses and a number of connections to as many ways to ask, or to one for all.
+_WAYS = {"grpc": _by_grpc, "client": _by_client, "gateway": _by_gateway}
 
 
 async def _open_loop(

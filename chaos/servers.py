@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from urllib.error import URLError
-
-import socket
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 from benchmarks.common import ROOT
 from chaos.processes import is_alive, kind, tree
@@ -24,7 +23,10 @@ OFA = Path(sys.executable).with_name("ofa")
 START_DEADLINE_S = 120
 #: More than `ofa serve` allows Triton for ending its requests.
 STOP_DEADLINE_S = 60
-_POLL_INTERVAL_S = 0.05
+_POLL_INTERVAL_S = 0.02
+_PROBE_TIMEOUT_S = 5
+#: Before a server that has ended is started once more.
+_RESTART_S = 1.0
 _NUM_LOG_LINES = 30
 
 
@@ -52,10 +54,10 @@ class Server:
         """
         OUTPUT.mkdir(parents=True, exist_ok=True)
         self.log = OUTPUT / f"{name}.log"
-        self.grpc_port, self.http_port, self.metrics_port, self.health_port = free_ports(4)
+        self.grpc_port, self.metrics_port, self.health_port = free_ports(3)
         self._command = [
             *(*prefix, str(OFA), "serve", "--repository", str(repository)),
-            *("--grpc-port", str(self.grpc_port), "--http-port", str(self.http_port)),
+            *("--grpc-port", str(self.grpc_port), "--http-port", "0"),
             *("--metrics-port", str(self.metrics_port), "--health-port", str(self.health_port)),
             *arguments,
         ]
@@ -104,15 +106,25 @@ class Server:
 
     def health(self, path: str) -> int:
         """HTTP status of the health port at a path, such as /ready; 0 where nobody answers."""
-        request = f"http://127.0.0.1:{self.health_port}{path}"
-        try:
-            with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - loopback
-                return int(answer.status)
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code
-        except (URLError, OSError):
-            return 0
+        return http_status(f"http://127.0.0.1:{self.health_port}{path}")
+
+    def start_until_ready(self) -> None:
+        """Start the server, again and again if it ends, as whoever watches over servers does.
+
+        Raises:
+            ChaosError: it is not ready within the deadline.
+        """
+        deadline = time.monotonic() + START_DEADLINE_S
+        while True:
+            self.start()
+            wait_until(
+                lambda: self.is_ready or self.process.poll() is not None, "ready", START_DEADLINE_S
+            )
+            if self.process.poll() is None:
+                return
+            if time.monotonic() > deadline:
+                raise ChaosError(f"ofa serve has ended again and again; see {self.log}")
+            time.sleep(_RESTART_S)
 
     def pids(self, wanted: str) -> list[int]:
         """Processes of one kind: "ofa serve", "Triton", "preprocess" …"""
@@ -130,6 +142,18 @@ class Server:
                 if is_alive(pid):
                     os.kill(pid, signal.SIGKILL)
             self.process.wait()
+
+
+def http_status(url: str) -> int:
+    """Status of the answer to a GET; 0 where nobody answers."""
+    try:
+        with urlopen(url, timeout=_PROBE_TIMEOUT_S) as answer:  # noqa: S310 - loopback
+            return int(answer.status)
+    except HTTPError as error:
+        with error:
+            return error.code
+    except OSError:
+        return 0
 
 
 @contextmanager

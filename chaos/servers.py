@@ -144,6 +144,12 @@ class Server:
             self.process.wait()
 
 
+def is_listening(port: int) -> bool:
+    """Whether a port of the loopback interface takes connections."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def http_status(url: str) -> int:
     """Status of the answer to a GET; 0 where nobody answers."""
     try:

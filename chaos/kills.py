@@ -40,7 +40,7 @@ _KINDS = {
     "ofa serve": "`ofa serve`",
 }
 #: Requests a second: far below the capacity, so that nothing is refused for another reason.
-_RATE = 20.0
+_RATE = 10.0
 #: Of load before and after each kill.
 _SETTLE_S = 2.0
 _NUM_CLIENTS = 60
@@ -169,7 +169,7 @@ def _failures(outcomes: Sequence[Outcome]) -> str:
 def _client(server: Server) -> list[Figure]:
     """A client with many requests under way is killed beside another."""
     [triton] = server.pids("Triton")
-    with Load([server.address], rate=_RATE / 4) as other:
+    with Load([server.address], rate=_RATE / 2) as other:
         time.sleep(_SETTLE_S)
         handles = usage(triton).handles
         with Load([server.address], clients=_NUM_CLIENTS) as load:
@@ -206,8 +206,8 @@ def _gateway(server: Server) -> list[Figure]:
     process = start()
     try:
         with (
-            Load([server.address], rate=_RATE / 4) as beside,
-            Load([address], rate=_RATE / 4, by="gateway") as load,
+            Load([server.address], rate=_RATE / 2) as beside,
+            Load([address], rate=_RATE / 2, by="gateway") as load,
         ):
             time.sleep(_SETTLE_S)
             killed_at = time.monotonic()

@@ -33,7 +33,7 @@ from chaos.servers import (
 
 _ENVOY = ROOT / ".venv-ops" / "bin" / "envoy"
 _BALANCER = Path(__file__).with_name("balancer.yaml")
-_RATE = 20.0
+_RATE = 10.0
 #: Several of Envoy's looks at the health ports.
 _DRAIN_S, _SETTLE_S = 3, 2.0
 

@@ -23,7 +23,7 @@ from benchmarks.serving import linked
 from chaos.figures import Figure, at_least, at_most, growth, none, reported
 from chaos.load import Load, Outcome, percentile_ms
 from chaos.sampler import Sample, Sampler
-from chaos.servers import ChaosError, Server, serving
+from chaos.servers import Server, serving
 from load_tests.triton_statistics import read_statistics, subtract
 
 _NUM_CLIENTS = 16
@@ -35,6 +35,7 @@ _SAMPLE_INTERVAL_S = 0.25
 _LATE_MS = 10
 #: A lone request is back to normal when it takes at most this many times its usual median.
 _USUAL = 2.0
+_MB = 1e6
 
 
 @dataclass(frozen=True)
@@ -168,13 +169,13 @@ def _memory_figures(samples: Sequence[Sample]) -> list[Figure]:
     return [
         at_most(
             "the server's memory grows by",
-            growth([each.whole.rss / 1e6 for each in samples]),
+            growth([each.whole.rss / _MB for each in samples]),
             10,
             "MB",
-            f"{samples[-1].whole.rss / 1e6:,.0f} MB at the end",
+            f"{samples[-1].whole.rss / _MB:,.0f} MB at the end",
         ),
         at_most(
-            "/dev/shm grows by", growth([each.shared / 1e6 for each in samples]), 1, "MB"
+            "/dev/shm grows by", growth([each.shared / _MB for each in samples]), 1, "MB"
         ),
     ]
 
@@ -183,12 +184,12 @@ def _recovery_figure(alone: _Phase, flood: _Phase, later: _Phase) -> Figure:
     """From the last arrival to the first lone request that takes its usual time."""
     limit_ms = _USUAL * percentile_ms(alone.answered, 50)
     usual = [each.ended for each in later.answered if 1000 * each.seconds <= limit_ms]
-    if not usual:
-        raise ChaosError("a lone request does not take its usual time again")
+    # If none does, it takes longer than anybody has looked.
+    recovered = usual[0] if usual else later.end
     return at_most(
         "a lone request takes its usual time again after",
-        usual[0] - flood.end,
+        recovered - flood.end,
         5,
         "s",
-        f"at most {limit_ms:.0f} ms",
+        f"{limit_ms:.0f} ms or less; the first took {1000 * later.outcomes[0].seconds:.0f} ms",
     )

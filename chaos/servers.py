@@ -83,7 +83,12 @@ class Server:
         """Start the server, and do not wait."""
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # Ctrl-C reaches us alone, and we stop it in order.
+                start_new_session=True,
             )
 
     def wait_until_ready(self) -> None:

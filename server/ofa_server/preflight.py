@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import zipfile
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -74,6 +75,24 @@ def check_numpy(installation: Installation) -> None:
         raise ServerError(
             f"Triton from nvidia-pytriton needs numpy below 2, and {version('numpy')} is installed"
         )
+
+
+def check_weights(repository: Path, configs: Mapping[str, ModelConfig]) -> None:
+    """Checks that weights are whole, as far as that can be seen at once.
+
+    Args:
+        repository: folder of the models.
+        configs: the models by name.
+
+    Raises:
+        ServerError: a file is damaged or was cut off, by a full disk or a copy that did not end.
+    """
+    for name, config in configs.items():
+        if config.backend == "pytorch":
+            for file in sorted((repository / name).glob("[0-9]*/*.pt")):
+                # TorchScript is a zip file, whose table of contents is at its end.
+                if not zipfile.is_zipfile(file):
+                    raise ServerError(f"{file} is damaged or cut off; run `ofa export` again")
 
 
 def check_ports(host: str, ports: Mapping[str, int]) -> None:

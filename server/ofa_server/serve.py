@@ -21,6 +21,7 @@ from ofa_server.preflight import (
     check_numpy,
     check_ports,
     check_response_cache,
+    check_weights,
 )
 from ofa_server.readiness import read_warmup, wait_until_ready
 from ofa_server.shared_memory import check_shared_memory, own_regions
@@ -157,6 +158,7 @@ def _serve(settings: ServeSettings, ports: Mapping[str, int], health: Health) ->
     configs = read_configs(settings.repository)
     ensembles = {name: config for name, config in configs.items() if is_ensemble(config)}
     check_response_cache(settings.response_cache_bytes, ensembles)
+    check_weights(settings.repository, configs)
     warmups = {name: read_warmup(settings.repository / name, ensembles[name]) for name in ensembles}
     admin_key = read_admin_key(settings.admin_key_file)
     installation = find_installation()

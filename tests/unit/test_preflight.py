@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import socket
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
+from tritonclient.grpc import model_config_pb2
 
 from ofa_server import installation, preflight, shared_memory
 from ofa_server.errors import ServerError
@@ -66,6 +69,18 @@ def test_a_missing_member_is_named(echo_repository: Path) -> None:
         read_configs(echo_repository)
 
 
+def test_weights_that_were_cut_off_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "caption_generator" / "1" / "model.pt"
+    file.parent.mkdir(parents=True)
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("data.pkl", b"weights")
+    configs = {"caption_generator": model_config_pb2.ModelConfig(backend="pytorch")}
+    preflight.check_weights(tmp_path, configs)
+    os.truncate(file, file.stat().st_size // 2)
+    with pytest.raises(ServerError, match=r"1/model\.pt is damaged or cut off; run `ofa export`"):
+        preflight.check_weights(tmp_path, configs)
+
+
 # The machine --------------------------------------------------------------------------------------
 
 
@@ -105,6 +120,18 @@ def test_the_stand_in_takes_the_place_of_a_missing_pytorch_backend(
     assert find_installation().prepare_backends(scratch) == scratch
     assert (scratch / "pytorch" / "model.py").is_file()
     assert (scratch / "python" / "triton_python_backend_stub").is_file()
+
+
+def test_a_disk_too_full_for_the_backends_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copytree(*_: object, **__: object) -> None:
+        raise shutil.Error([("backend.so", "copy.so", "[Errno 28] No space left on device")])
+
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(installation.shutil, "copytree", copytree)
+    with pytest.raises(ServerError, match=r"No space left on device; set TMPDIR to another folder"):
+        find_installation().prepare_backends(tmp_path)
 
 
 def test_numpy_2_is_refused_for_the_server_of_the_wheel(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,9 +5,9 @@
     .venv/bin/python -m chaos soak           an hour
     .venv/bin/python -m chaos --quick        does it run? Nothing is recorded
 
-Each scenario runs on servers of its own, on free ports; what they said is in `build/chaos/`. Figures
-are added to `chaos/measured.json` and `docs/reliability.md` as soon as a scenario has ended. The exit
-status is 1 if one is out of its bound.
+Each scenario runs on servers of its own, on free ports; what they said is in `build/chaos/`. As
+soon as one has ended its figures are in `chaos/measured.json` and `docs/reliability.md`. The exit
+status is 1 if a figure is out of its bound.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> int:
     all_within = True
     for name in arguments.scenarios:
         scenario = importlib.import_module(f"chaos.{name}")
-        progress(f"--- {name}: {scenario.__doc__.splitlines()[0]}")
+        progress(f"--- {name}: {(scenario.__doc__ or '').splitlines()[0]}")
         # Before the scenario itself makes the machine busy.
         machine, start = describe_machine(), time.monotonic()
         try:

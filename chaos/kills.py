@@ -1,4 +1,4 @@
-"""What fails when a process is killed (kill -9) under load, who notices, and when are there answers again?
+"""What fails when a process is killed under load (kill -9), who notices, and what comes then?
 
 Every process of a server in turn, with plain gRPC calls that are not sent again; whoever watches
 over the server does what Docker or Kubernetes do, and starts it again when it has ended. Then the

@@ -1,4 +1,4 @@
-"""What does the `ofa` command say when something on the machine or in a file is not as it should be?
+"""What does the `ofa` command say when the machine or a file is not as it should be?
 
 Each case must end with a sentence that says what to do, without a traceback, with status 1 and in
 time. What must be in the sentence is written here beside the case.
@@ -21,6 +21,7 @@ from pathlib import Path
 from benchmarks.common import ROOT
 from benchmarks.serving import linked
 from chaos.figures import Figure
+from chaos.processes import SHARED_MEMORY
 from chaos.servers import OFA, free_ports
 
 _CHECKPOINT = ROOT / "checkpoints" / "ofa-emoji-tiny_en"
@@ -91,24 +92,26 @@ def _cases(repository: Path, scratch: Path, taken: int) -> list[_Case]:
     config, model = "caption_preprocess/config.pbtxt", "caption_generator/1/model.pt"
     away = free_ports(1)[0]
     return [
-        _Case("a port is taken", serve(repository, "--grpc-port", str(taken)), f"port {taken}.*use"),
+        _Case(
+            "a port is taken", serve(repository, "--grpc-port", str(taken)), f"port {taken}.*use"
+        ),
         _Case("there is no repository", serve(scratch / "nothing"), "nothing"),
         _Case(
-            "/dev/shm is too small",
+            f"{SHARED_MEMORY} is too small",
             serve(repository),
-            "/dev/shm has 8 MiB free, .* can need .*--shm-size",
-            (Path("/dev/shm"), "8m"),  # noqa: S108 - where POSIX shared memory lives
+            f"{SHARED_MEMORY} has 8 MiB free, .* can need .*--shm-size",
+            (SHARED_MEMORY, "8m"),
         ),
         _Case(
             "the disk is full, at an export",
             export(_CHECKPOINT, small / "models"),
-            "No space left|full",
+            "make room|No space left.*TMPDIR",
             (small, "4m"),
         ),
         _Case(
             "the disk is full, at a start",
             serve(repository),
-            "No space left|full",
+            "make room|No space left.*TMPDIR",
             (small, "64k"),
             {"TMPDIR": str(small)},
         ),

@@ -1,8 +1,8 @@
 """Does a call fail while two servers are restarted one after the other under load?
 
-First with `ofa_client`, which takes turns between the two and sends a call again elsewhere. Then with
-plain gRPC calls, which nobody sends again, through Envoy: it asks the servers' health ports, and
-`--drain-seconds` gives it the time to notice.
+First with `ofa_client`, which takes turns between the two and sends a call again elsewhere. Then
+with plain gRPC calls, which nobody sends again, through Envoy: it asks the servers' health ports,
+and `--drain-seconds` gives it the time to notice.
 """
 
 from __future__ import annotations
@@ -87,12 +87,14 @@ def _balancer(servers: Sequence[Server]) -> Iterator[str]:
     [port] = free_ports(1)
     values = {
         "port": port,
-        **{"first": first.grpc_port, "first_health": first.health_port},
-        **{"second": second.grpc_port, "second_health": second.health_port},
+        "first": first.grpc_port,
+        "first_health": first.health_port,
+        "second": second.grpc_port,
+        "second_health": second.health_port,
     }
     config = OUTPUT / "balancer.yaml"
     config.write_text(Template(_BALANCER.read_text()).substitute(values))
-    command = [_ENVOY, "-c", config, "--concurrency", "1", "--disable-hot-restart"]
+    command = [str(_ENVOY), "-c", str(config), "--concurrency", "1", "--disable-hot-restart"]
     log = OUTPUT / "balancer.log"
     with log.open("wb") as file:
         envoy = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)

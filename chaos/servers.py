@@ -132,7 +132,7 @@ class Server:
             time.sleep(_RESTART_S)
 
     def pids(self, wanted: str) -> list[int]:
-        """Processes of one kind: "ofa serve", "Triton", "preprocess" …"""
+        """Processes of one kind, as `chaos.processes.kind` names them."""
         return [pid for pid in tree(self.process.pid) if kind(pid) == wanted]
 
     def stop(self) -> None:

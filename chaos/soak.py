@@ -1,8 +1,8 @@
 """Does a server's memory, or anything else that it holds, grow in an hour of mixed requests?
 
-Captions, answers and titles; small, large and bad pictures; options out of range; clients that leave.
-Everything runs with low priority. Growth is the mean of the last sixth of the time less that of the
-second: in the first, caches fill.
+Captions, answers and titles; small, large and bad pictures; options out of range; clients that
+leave. Everything runs with low priority. Growth is the mean of the last sixth of the time less that
+of the second: in the first, caches fill.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from benchmarks.serving import linked
 from chaos.figures import Figure, at_most, growth, none
 from chaos.load import Load, failed
+from chaos.processes import SHARED_MEMORY
 from chaos.sampler import Sample, Sampler
 from chaos.servers import Server, serving
 
@@ -76,7 +77,7 @@ def _growths(samples: Sequence[Sample]) -> list[Figure]:
 
     return [
         *map(memory, samples[-1].usage),
-        figure("/dev/shm", lambda each: each.shared / _MB, _ALLOWED_SHARED_MB, "MB"),
+        figure(str(SHARED_MEMORY), lambda each: each.shared / _MB, _ALLOWED_SHARED_MB, "MB"),
         figure("file handles", lambda each: each.whole.handles, _ALLOWED_HANDLES),
         figure("threads", lambda each: each.whole.threads, _ALLOWED_HANDLES),
     ]

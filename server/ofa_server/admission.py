@@ -101,6 +101,10 @@ class WaitingRows:
         counts = self._pattern.findall(page)
         return sum(int(float(count)) for count in counts) if counts else None
 
+    def close(self) -> None:
+        """Closes the connection."""
+        self._connection.close()
+
 
 def find_gate(model_config: str) -> Gate | None:
     """Makes the gate of a model.

@@ -15,9 +15,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
+
+from tritonclient.utils import InferenceServerException
 
 from benchmarks.common import ROOT, progress
 from benchmarks.exported import describe_commit
@@ -43,7 +46,7 @@ def main() -> int:
         machine, start = describe_machine(), time.monotonic()
         try:
             figures: list[Figure] = scenario.run(arguments.repository, arguments.quick)
-        except ChaosError as error:
+        except (ChaosError, InferenceServerException, subprocess.SubprocessError) as error:
             progress(f"{name}: {error}")
             all_within = False
             continue

@@ -183,7 +183,8 @@ async def _closed_loop(
 async def _ask_once(ask: Ask, request: Prepared, due: float, outcomes: TextIO) -> None:
     sent = time.monotonic()
     code, details = await ask(request)
-    if code != "OK" and code == request.expected:
+    expected = {request.expected, *(["CANCELLED"] if request.cancel_after_s else [])}
+    if code != "OK" and code in expected:
         code = "EXPECTED"
     outcomes.write(json.dumps([due, sent, time.monotonic(), code, details]) + "\n")
 

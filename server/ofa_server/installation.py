@@ -59,7 +59,7 @@ class Installation:
             The folder to start Triton with.
 
         Raises:
-            ServerError: programs cannot be run from `directory`, or it has no room.
+            ServerError: programs cannot be run from `directory`, or it has no room for them.
         """
         if self.has_pytorch:
             return self.backends
@@ -75,11 +75,10 @@ class Installation:
             shutil.copytree(STAND_INS, directory, ignore=ignore, dirs_exist_ok=True)
             shutil.copy2(self.stub, directory / "python" / _STUB)
         except OSError as error:
-            # Of several files, the first says why.
-            reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
+            free = shutil.disk_usage(directory).free // 2**20
             raise ServerError(
-                f"Triton's backends cannot be copied to {directory.parent}: {reason}; set TMPDIR "
-                "to another folder"
+                f"Triton's backends cannot be copied to {directory.parent}, which has {free} MiB "
+                "free; make room, or set TMPDIR to another folder"
             ) from error
         return directory
 

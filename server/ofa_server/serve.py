@@ -18,10 +18,10 @@ from ofa_server.installation import Installation, find_installation
 from ofa_server.model_configs import is_ensemble, read_configs
 from ofa_server.preflight import (
     check_libraries,
+    check_model_files,
     check_numpy,
     check_ports,
     check_response_cache,
-    check_weights,
 )
 from ofa_server.readiness import read_warmup, wait_until_ready
 from ofa_server.shared_memory import check_shared_memory, own_regions
@@ -158,12 +158,12 @@ def _serve(settings: ServeSettings, ports: Mapping[str, int], health: Health) ->
     configs = read_configs(settings.repository)
     ensembles = {name: config for name, config in configs.items() if is_ensemble(config)}
     check_response_cache(settings.response_cache_bytes, ensembles)
-    check_weights(settings.repository, configs)
     warmups = {name: read_warmup(settings.repository / name, ensembles[name]) for name in ensembles}
     admin_key = read_admin_key(settings.admin_key_file)
     installation = find_installation()
     check_libraries(installation)
     check_numpy(installation)
+    check_model_files(settings.repository, configs)
     check_shared_memory(configs, stand_in=not installation.has_pytorch)
     with tempfile.TemporaryDirectory(prefix="ofa-serve-") as scratch, own_regions() as regions:
         backends = installation.prepare_backends(Path(scratch))

@@ -30,7 +30,7 @@ from chaos.report import RECORD, figure_table, make_entry, publish
 from chaos.servers import ChaosError
 
 #: Scenarios, each a module of this package, in the order in which they run.
-SCENARIOS = ["overload", "kills", "rolling_restart", "misfortunes", "soak"]
+SCENARIOS = ["overload", "kills", "rolling_restart", "fuzz", "misfortunes", "soak"]
 #: What is not run unless it is named: it takes an hour.
 LONG = ["soak"]
 

@@ -7,6 +7,7 @@ Importable inside Triton's Python stub only, which provides `triton_python_backe
 from __future__ import annotations
 
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ import triton_python_backend_utils as pb_utils
 
 from ofa.errors import RequestError
 from ofa.tensors import Tensors
+
+# What Pillow has to say of a broken picture goes to its sender. As warnings it would fill the log,
+# and Python keeps every warning of another wording for as long as the process lives.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def version_directory() -> Path:

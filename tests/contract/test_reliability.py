@@ -35,7 +35,11 @@ def test_a_scenario_asks_a_question_and_is_run_like_the_others(name: str) -> Non
 
 
 def test_every_file_with_a_run_is_a_scenario() -> None:
-    files = {file.stem for file in CHAOS.glob("*.py") if "\ndef run(repo" in file.read_text()}
+    files = {
+        file.stem
+        for file in CHAOS.glob("*.py")
+        if "\ndef run(repository: Path, quick: bool)" in file.read_text()
+    }
     assert files == set(SCENARIOS)
 
 

@@ -1,6 +1,6 @@
 # Every verb first brings .venv up to date; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve gateway test test-client lint docs parity parity-all oracle ops-tools train bench load audit clean
+.PHONY: help setup demo serve gateway test test-client lint docs parity parity-all oracle ops-tools train bench load chaos audit clean
 
 SETUP      := .venv/.setup-stamp
 ORACLE     := .venv-oracle/.setup-stamp
@@ -24,7 +24,7 @@ demo: $(ALL_TASKS) ## nine tasks on the sample pictures through a real Triton; c
 	@.venv/bin/python examples/demo.py --repository $(REPOSITORY) --contact-sheet build/demo.png \
 	  --requests examples/requests.json samples
 
-serve: $(ALL_TASKS) ## serve the bundled checkpoints' tasks on ports 8000 to 8002 until Ctrl-C
+serve: $(ALL_TASKS) ## serve the bundled checkpoints' tasks on ports 8000 to 8003 until Ctrl-C
 	@.venv/bin/ofa serve --repository $(REPOSITORY)
 
 gateway: $(ALL_TASKS) ## the same with HTTP and a page to try it, on http://127.0.0.1:8080, until Ctrl-C
@@ -76,6 +76,10 @@ bench: $(EXPORTED) $(ORACLE) ## measure what README.md and docs/precision.md say
 
 load: $(EXPORTED) ## Locust against a server of its own: requests a second, percentiles, Triton's times
 	@.venv/bin/python load_tests/run.py --repository $(REPOSITORY)
+
+# Envoy is among the tools of .venv-ops.
+chaos: $(EXPORTED) $(REPOSITORY)/vqa/1/manifest.json $(REPOSITORY)/summarization/1/manifest.json $(OPS_TOOLS) ## break servers, and write docs/reliability.md (SCENARIOS="kills soak")
+	@.venv/bin/python -m chaos $(SCENARIOS)
 
 clean: ## remove everything made, the environments included
 	@rm -rf build dist .venv .venv-oracle .venv-ops .mypy_cache .ruff_cache .pytest_cache

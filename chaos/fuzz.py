@@ -18,7 +18,7 @@ _NUM_LIVE, _NUM_IN_PROCESS = 20_000, 80_000
 _QUICK_SHARE = 20
 
 
-def run(repository: Path, quick: bool) -> list[Figure]:  # noqa: FBT001 - as of every scenario
+def run(repository: Path, quick: bool) -> list[Figure]:
     """Fuzzes a server of its own, then the library."""
     share = _QUICK_SHARE if quick else 1
     corpus = make_corpus(ROOT / "samples")

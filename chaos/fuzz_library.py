@@ -149,9 +149,7 @@ def _work(
     pipe.send(_Summary(len(numbers), num_taken, slowest, peak))
 
 
-def _make_case(
-    number: int, tasks: Sequence[Task], corpus: Sequence[bytes]
-) -> tuple[Task, Tensors]:
+def _make_case(number: int, tasks: Sequence[Task], corpus: Sequence[bytes]) -> tuple[Task, Tensors]:
     random = Random(f"library {number}")
     task = random.choice(tasks)
     return task, fuzzed_tensors(random, task.tensors.request, corpus)

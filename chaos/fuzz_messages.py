@@ -16,7 +16,13 @@ from tritonclient.grpc import service_pb2
 from chaos.fuzz_pictures import fuzzed_picture
 from ofa.tensors import Tensors, TensorSpec
 
-_DATATYPES = {np.object_: "BYTES", np.int32: "INT32", np.int64: "INT64", np.float32: "FP32", np.bool_: "BOOL"}
+_DATATYPES = {
+    np.object_: "BYTES",
+    np.int32: "INT32",
+    np.int64: "INT64",
+    np.float32: "FP32",
+    np.bool_: "BOOL",
+}
 _ALL_DATATYPES = (
     *("BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64"),
     *("FP16", "FP32", "FP64", "BYTES", "BF16", "", "bytes", "COMPLEX"),
@@ -26,17 +32,63 @@ _SHAPES: tuple[tuple[int, ...], ...] = (
     *((2**31, 1), (1, 2**31), (2**62, 4), (2**63 - 1, 2**63 - 1), (1 << 40, 1 << 40), (1,) * 300),
 )
 _INTEGERS = (-(2**31), -1, 0, 1, 2, 3, 5, 16, 17, 100, 1000, 2**31 - 1)
-_FLOATS = (float("nan"), float("inf"), -float("inf"), -0.0, 0.0, 1e-45, 0.009, 0.01, 1.0, 100.0, 1e38)
+_FLOATS = (
+    float("nan"),
+    float("inf"),
+    -float("inf"),
+    -0.0,
+    0.0,
+    1e-45,
+    0.009,
+    0.01,
+    1.0,
+    100.0,
+    1e38,
+)
 #: No slash: what a message repeats of a request shall not look like a path.
-_NAMES = ("", " ", "a" * 300, "image ", "IMAGE", "im\0age", "..", "\u202eegami", "\U0001f600", "%s%n")
+_NAMES = (
+    "",
+    " ",
+    "a" * 300,
+    "image ",
+    "IMAGE",
+    "im\0age",
+    "..",
+    "\u202eegami",
+    "\U0001f600",
+    "%s%n",
+)
 
 _TEXTS = (
-    *("what is left of the doughnut?", "", " ", "\n\t\r", "?" * 65_536, "a" * 65_537, "a " * 32_768),
-    *("\0", "a\0b", "\ufeff", "\u202ertl\u202c", "e" + "\u0301" * 30_000, "\U0001f468\u200d" * 4_000),
+    *(
+        "what is left of the doughnut?",
+        "",
+        " ",
+        "\n\t\r",
+        "?" * 65_536,
+        "a" * 65_537,
+        "a " * 32_768,
+    ),
+    *(
+        "\0",
+        "a\0b",
+        "\ufeff",
+        "\u202ertl\u202c",
+        "e" + "\u0301" * 30_000,
+        "\U0001f468\u200d" * 4_000,
+    ),
     *("图片描述了什么" * 1_000, "<s></s><pad><mask><code_3><bin_9>" * 200, "\ud7ff\ue000\uffff"),
     *("\u00a0\u2003\u3000", "ǅß\u0130ﬀ" * 5_000, "&lt;&amp;" * 5_000, "𝒳" * 16_384, "\x1b[2J"),
 )
-_BYTES = (b"\xff", b"\xc3\x28", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xc0\x80", b"a\x80", b"\xf8" * 100)
+_BYTES = (
+    b"\xff",
+    b"\xc3\x28",
+    b"\xed\xa0\x80",
+    b"\xf4\x90\x80\x80",
+    b"\xc0\x80",
+    b"a\x80",
+    b"\xf8" * 100,
+)
 
 
 def fuzzed_text(random: Random) -> bytes:
@@ -176,7 +228,9 @@ def _typed_contents(random: Random, request: _Request) -> None:
             case 0:
                 tensor.contents.bytes_contents.extend([b"a"] * random.randrange(3))
             case 1:
-                tensor.contents.int_contents.extend(random.choices(_INTEGERS, k=random.randrange(3)))
+                tensor.contents.int_contents.extend(
+                    random.choices(_INTEGERS, k=random.randrange(3))
+                )
             case 2:
                 tensor.contents.fp32_contents.extend(random.choices(_FLOATS, k=random.randrange(3)))
             case 3:

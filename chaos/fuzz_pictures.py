@@ -37,7 +37,9 @@ def make_corpus(folder: Path) -> list[bytes]:
     exif = Image.Exif()
     exif.update({0x0112: 6, 0x010E: "a" * 2000})
     exif.get_ifd(0x8769)[0x9286] = b"c" * 500
-    files += [_encode(first, "RGB", kind, {"exif": exif}) for kind in ("JPEG", "PNG", "WEBP", "TIFF")]
+    files += [
+        _encode(first, "RGB", kind, {"exif": exif}) for kind in ("JPEG", "PNG", "WEBP", "TIFF")
+    ]
     return files
 
 
@@ -69,7 +71,9 @@ def _encode(image: Image.Image, mode: str, kind: str, settings: dict[str, object
     if mode == "LAB":  # Pillow converts to it by a colour profile only
         image = Image.merge("LAB", image.split())
     else:
-        image = image.convert("L").convert("I").convert(mode) if mode == "I;16" else image.convert(mode)
+        image = (
+            image.convert("L").convert("I").convert(mode) if mode == "I;16" else image.convert(mode)
+        )
     image.save(file, kind, **settings)
     return file.getvalue()
 
@@ -207,7 +211,9 @@ def _png_bomb(random: Random) -> bytes:
     zeros = zlib.compress(bytes(min(1 + width * channels, 40_000) * real), 9)
     head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, random.randrange(2))
     texts = zlib.compress(bytes(random.choice((1_000, 2_000_000, 40_000_000))), 9)
-    kind, body = random.choice(((b"zTXt", b"a\0\0"), (b"iTXt", b"a\0\1\0\0\0"), (b"iCCP", b"a\0\0")))
+    kind, body = random.choice(
+        ((b"zTXt", b"a\0\0"), (b"iTXt", b"a\0\1\0\0\0"), (b"iCCP", b"a\0\0"))
+    )
     extra = [(kind, body + texts)] * random.choice((0, 1, 3))
     palette = [(b"PLTE", bytes(768))] if colour == 3 else []
     frames = [(b"acTL", struct.pack(">II", 100_000, 0))] * random.randrange(2)
@@ -217,7 +223,9 @@ def _png_bomb(random: Random) -> bytes:
 
 def _gif_bomb(random: Random) -> bytes:
     """A GIF of a large screen, and of many frames anywhere on it."""
-    screen = struct.pack("<HHBBB", *(_side(random) & 0xFFFF for _ in range(2)), 0x80, 0, 0) + bytes(6)
+    screen = struct.pack("<HHBBB", *(_side(random) & 0xFFFF for _ in range(2)), 0x80, 0, 0) + bytes(
+        6
+    )
     frame = b",%sBxx" % b""
     frames = b""
     for _ in range(random.choice((1, 100, 20_000))):
@@ -259,8 +267,17 @@ def _exif(random: Random) -> bytes:
     for number in range(num_directories):
         entries = [
             (0x0112, 3, 1, random.choice((0, 1, 6, 8, 9, 65_535))),
-            (random.choice((0x8769, 0x8825, 0xA005, 0x014A)), 4, 1, random.choice((8, at, 1 << 31))),
-            (random.choice((0x010E, 0x9286, 0x927C)), random.randrange(14), *random.choices(_EDGES, k=2)),
+            (
+                random.choice((0x8769, 0x8825, 0xA005, 0x014A)),
+                4,
+                1,
+                random.choice((8, at, 1 << 31)),
+            ),
+            (
+                random.choice((0x010E, 0x9286, 0x927C)),
+                random.randrange(14),
+                *random.choices(_EDGES, k=2),
+            ),
         ]
         size = 2 + 12 * len(entries) + 4
         following = random.choice((0, 8, at, at + size)) if number else at + size

@@ -38,7 +38,13 @@ _INFER = "/inference.GRPCInferenceService/ModelInfer"
 _CALLS = (
     *("ServerLive", "ServerMetadata", "ModelReady", "ModelMetadata", "ModelConfig"),
     *("ModelStatistics", "ModelStreamInfer", "RepositoryIndex", "RepositoryModelLoad"),
-    *("SystemSharedMemoryRegister", "CudaSharedMemoryStatus", "TraceSetting", "LogSettings", "None"),
+    *(
+        "SystemSharedMemoryRegister",
+        "CudaSharedMemoryStatus",
+        "TraceSetting",
+        "LogSettings",
+        "None",
+    ),
 )
 #: Statuses that say what was wrong with a request, and others that do with the words beside them:
 #: of Triton's queues and its restricted calls; of gRPC where the bytes are no message, or where
@@ -79,8 +85,12 @@ def run(repository: Path, corpus: Sequence[bytes], num_cases: int) -> list[Figur
         none("live: processes that died or were started", len(died) + len(started)),
         none("live: unclean answers", len(findings.notes), findings.first),
         none("live: neighbours harmed", attack.num_harmed, f"of {attack.num_neighbours:,}"),
-        at_most("live: memory grows by", growth([s.whole.rss / 1e6 for s in samples]), _RSS_MB, "MB"),
-        at_most("live: /dev/shm grows by", growth([s.shared / 1e6 for s in samples]), _SHARED_MB, "MB"),
+        at_most(
+            "live: memory grows by", growth([s.whole.rss / 1e6 for s in samples]), _RSS_MB, "MB"
+        ),
+        at_most(
+            "live: /dev/shm grows by", growth([s.shared / 1e6 for s in samples]), _SHARED_MB, "MB"
+        ),
         at_most("live: file handles grow by", growth([s.whole.handles for s in samples]), _HANDLES),
         at_most("live: threads grow by", growth([s.whole.threads for s in samples]), _THREADS),
     ]
@@ -126,7 +136,9 @@ class _Attack:
 
     def _ask(self, channel: grpc.Channel) -> dict[str, bytes]:
         """The neighbour's tensors, bit for bit; they come in any order. Empty for an error."""
-        answer = service_pb2.ModelInferResponse.FromString(_call(channel, _INFER, self._neighbour)[2])
+        answer = service_pb2.ModelInferResponse.FromString(
+            _call(channel, _INFER, self._neighbour)[2]
+        )
         names = [output.name for output in answer.outputs]
         return dict(zip(names, answer.raw_output_contents, strict=True))
 
@@ -164,7 +176,9 @@ class _Attack:
                 return _INFER, self._for_a_member(random)
             case _:
                 method = f"/inference.GRPCInferenceService/{random.choice(_CALLS)}"
-                names = service_pb2.ModelMetadataRequest(name=model, version="1").SerializeToString()
+                names = service_pb2.ModelMetadataRequest(
+                    name=model, version="1"
+                ).SerializeToString()
                 return method, random.choice((names, b"", random.randbytes(20), names[:-1]))
 
     def _for_a_member(self, random: Random) -> bytes:
@@ -178,7 +192,9 @@ class _Attack:
                 ("postprocess", (*tensors.generator_outputs, *tensors.kept)),
             )
         )
-        plain = [TensorSpec(each.name, each.dtype, (1,)) for each in specs if each.dtype != np.uint8]
+        plain = [
+            TensorSpec(each.name, each.dtype, (1,)) for each in specs if each.dtype != np.uint8
+        ]
         return fuzzed_request(random, f"{model}_{member}", plain, self._corpus)
 
     def _count(self, code: str) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ofa.checkpoint import Checkpoint
 from ofa.errors import OFAError
@@ -18,6 +19,8 @@ from ofa.options import OptionLimits
 from ofa.tasks import Task
 from ofa.tensors import Tensors
 
+#: Of a weight, at least.
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 #: Largest difference of a score between the exported and the eager module.
 _SCORE_TOLERANCE = 1e-4
 
@@ -39,7 +42,7 @@ class ExportReport(NamedTuple):
 
 
 class ExportError(OFAError):
-    """The exported module does not do what the eager one does."""
+    """The exported module cannot be written, or does not do what the eager one does."""
 
 
 def export_generator(
@@ -63,9 +66,11 @@ def export_generator(
         device: kind of device that the artefact will run on, "cpu" or "cuda".
 
     Raises:
-        ExportError: the loaded artefact answers a test picture differently.
+        ExportError: there is no room for the artefact, or once loaded it answers a test picture
+            differently.
     """
     generator = checkpoint.build_generator()
+    _check_room(path, generator, precision)
     task = checkpoint.build_task(limits)
     image_size = checkpoint.task_config.patch_image_size
     lowered = lower(generator, image_size, precision, device)
@@ -92,6 +97,21 @@ def export_generator(
         example_outputs=dict(zip(names, outputs, strict=True)),
         score_difference=_score_difference(eager_outputs, exported_outputs),
     )
+
+
+def _check_room(path: Path, generator: nn.Module, precision: str) -> None:
+    """Compares the free space with what the weights take; torch ends the process when it is full.
+
+    Raises:
+        ExportError: it is too small.
+    """
+    count = sum(tensor.numel() for tensor in [*generator.parameters(), *generator.buffers()])
+    needed, free = count * _BYTES[precision], shutil.disk_usage(path.parent).free
+    if free < needed:
+        raise ExportError(
+            f"{path.parent} has {free / 1e6:,.0f} MB free, and {path.name} takes at least "
+            f"{needed / 1e6:,.0f} MB; make room, or export to another disk"
+        )
 
 
 def _score_difference(eager: Sequence[Tensor], exported: Sequence[Tensor]) -> float:

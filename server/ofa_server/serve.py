@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from ofa_server.admin_key import read_admin_key, restricting_arguments
+from ofa_server.admission import METRICS_URL
 from ofa_server.errors import ServerError
 from ofa_server.health import Health, State, health_port
 from ofa_server.installation import Installation, find_installation
 from ofa_server.model_configs import is_ensemble, read_configs
 from ofa_server.preflight import (
     check_libraries,
+    check_model_files,
     check_numpy,
     check_ports,
     check_response_cache,
@@ -161,14 +163,20 @@ def _serve(settings: ServeSettings, ports: Mapping[str, int], health: Health) ->
     installation = find_installation()
     check_libraries(installation)
     check_numpy(installation)
+    check_model_files(settings.repository, configs)
     check_shared_memory(configs, stand_in=not installation.has_pytorch)
     with tempfile.TemporaryDirectory(prefix="ofa-serve-") as scratch, own_regions() as regions:
         backends = installation.prepare_backends(Path(scratch))
         print(f"starting Triton with {', '.join(configs)}", flush=True)
         command = _triton_command(installation, settings, backends, regions.prefix, admin_key)
-        environment = installation.environment() | thread_variables(os.environ, configs)
+        host = _reachable(settings.host)
+        environment = {
+            **installation.environment(),
+            **thread_variables(os.environ, configs),
+            METRICS_URL: f"http://{host}:{settings.metrics_port}/metrics",
+        }
         triton = TritonProcess(command, environment, regions.lock_fd)
-        grpc_address = f"{_reachable(settings.host)}:{settings.grpc_port}"
+        grpc_address = f"{host}:{settings.grpc_port}"
         try:
             stubs = wait_until_ready(triton, grpc_address, warmups, settings.start_deadline_s)
             health.state = State.READY

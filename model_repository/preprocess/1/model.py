@@ -4,11 +4,15 @@ from typing import Any
 
 from ofa.tasks import load_task
 from ofa_server import adapters
+from ofa_server.admission import find_gate
 
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         self._task = load_task(adapters.version_directory())
+        self._gate = find_gate(args["model_config"])
 
     def execute(self, requests: list[Any]) -> list[Any]:
+        if self._gate is not None:
+            self._gate.wait()
         return adapters.answer_each(requests, self._task.preprocess)

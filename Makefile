@@ -1,6 +1,6 @@
 # Every verb first brings .venv up to date; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve gateway test test-client docker-test lint docs parity parity-all oracle ops-tools train bench load clean
+.PHONY: help setup demo serve gateway test test-client docker-test lint docs parity parity-all oracle ops-tools train bench load chaos audit clean
 
 SETUP      := .venv/.setup-stamp
 ORACLE     := .venv-oracle/.setup-stamp
@@ -60,6 +60,9 @@ parity-all: $(SETUP) $(ORACLE) ## record every answer of the reference again, co
 
 ops-tools: $(OPS_TOOLS) ## make .venv-ops with hadolint, helm and their like, for the tests of docker/ and kubernetes/
 
+audit: $(SETUP) $(OPS_TOOLS) ## ask about known vulnerabilities of all that constraints.txt pins
+	@.venv/bin/python scripts/audit.py
+
 train: $(SETUP) training/node_modules ## train the bundled checkpoints again (hours; goes on where it stopped)
 	@.venv/bin/python -m training.sprites
 	@.venv/bin/python -m training.train captions
@@ -76,6 +79,10 @@ bench: $(EXPORTED) $(ORACLE) ## measure what README.md and docs/precision.md say
 
 load: $(EXPORTED) $(REPOSITORY)/vqa/1/manifest.json ## Locust against a server of its own, judged; report in build/load (PROFILE=steps)
 	@.venv/bin/python load_tests/run.py --repository $(REPOSITORY) --profile $(or $(PROFILE),smoke) --report build/load
+
+# Envoy is among the tools of .venv-ops.
+chaos: $(EXPORTED) $(REPOSITORY)/vqa/1/manifest.json $(REPOSITORY)/summarization/1/manifest.json $(OPS_TOOLS) ## break servers, and write docs/reliability.md (SCENARIOS="kills soak")
+	@.venv/bin/python -m chaos $(SCENARIOS)
 
 clean: ## remove everything made, the environments included
 	@rm -rf build dist .venv .venv-oracle .venv-ops .mypy_cache .ruff_cache .pytest_cache

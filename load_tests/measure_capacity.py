@@ -81,8 +81,8 @@ def measure_curves() -> Result:
     """Both loops against a server with all cores, for each checkpoint."""
     checkpoints = {
         # Name of the ensemble, folder, users of the closed loop, and seconds of a stage.
-        "bundled": (BUNDLED, (1, 2, 4, 8, 16), (4, 6)),
-        "tiny": (fix_num_steps(build_checkpoint("tiny"), _NUM_STEPS), (1, 4, 8), (6, 10)),
+        "bundled": (BUNDLED, (1, 4, 16), (4, 6)),
+        "tiny": (fix_num_steps(build_checkpoint("tiny"), _NUM_STEPS), (1, 4, 8), (6, 9)),
     }
     curves = {}
     for name, (folder, users, (closed_seconds, open_seconds)) in checkpoints.items():

@@ -72,7 +72,8 @@ def main() -> None:
         progress(f"--- {part} ({time.monotonic() - start:.0f} s)")
         head = {"machine": asdict(describe_machine()), "commit": describe_commit()}
         record[part] = head | PARTS[part]()
-    RECORD.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+        # At once, so that nothing is lost if a later part fails.
+        RECORD.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
     PAGE.write_text(replace_section(PAGE.read_text("utf-8"), render(record)), "utf-8")
     progress(f"wrote {PAGE.relative_to(ROOT)}; {(time.monotonic() - start) / 60:.1f} minutes")
 

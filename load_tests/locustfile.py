@@ -14,6 +14,7 @@ import os
 import random
 import sys
 import time
+import traceback
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any, ClassVar
@@ -228,7 +229,13 @@ class Stages(LoadTestShape):
 
 @events.test_start.add_listener
 def start(environment: Environment, **_: object) -> None:
-    Processes.load = Load(environment)
+    try:
+        Processes.load = Load(environment)
+    except Exception:  # noqa: BLE001 - whatever it is, there is nothing to be measured
+        # Locust would log it and go on without.
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
 
 
 @events.test_stop.add_listener
@@ -260,9 +267,11 @@ def write_outcome(environment: Environment, **_: object) -> None:
     load, runner = Processes.load, environment.runner
     if load is None or isinstance(runner, WorkerRunner):
         return
+    is_master = isinstance(runner, MasterRunner)
     outcome = {
         "started_at": load.started_at,
         "num_processes": load.count,
+        "num_lost": load.count - len(Processes.finished) if is_master else 0,
         "tally": load.take_tally().to_table(),
     }
     Path(environment.parsed_options.outcome).write_text(json.dumps(outcome))

@@ -12,7 +12,8 @@ FOLDER = OUTPUT / "fuzz"
 _MOST_KEPT = 50
 #: Of the inside: paths, tracebacks, Python's and C++'s names for their own things.
 _INSIDE = re.compile(
-    r"Traceback|File \"|\.py\b|\.cc\b|\.so\b|/(home|usr|opt|tmp|root|work|build|models?|dev|proc)/|0x[0-9a-f]{6}"
+    r"Traceback|File \"|\.(py|cc|so)\b|0x[0-9a-f]{6}"
+    r"|/(home|usr|opt|tmp|root|work|build|models?|dev|proc)/"
 )
 
 

@@ -150,7 +150,7 @@ def _work(
 
 
 def _make_case(number: int, tasks: Sequence[Task], corpus: Sequence[bytes]) -> tuple[Task, Tensors]:
-    random = Random(f"library {number}")
+    random = Random(f"library {number}")  # noqa: S311 - so that it can be made again
     task = random.choice(tasks)
     return task, fuzzed_tensors(random, task.tensors.request, corpus)
 

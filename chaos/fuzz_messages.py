@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from tritonclient.grpc import service_pb2
@@ -78,7 +78,13 @@ _TEXTS = (
         "\U0001f468\u200d" * 4_000,
     ),
     *("图片描述了什么" * 1_000, "<s></s><pad><mask><code_3><bin_9>" * 200, "\ud7ff\ue000\uffff"),
-    *("\u00a0\u2003\u3000", "ǅß\u0130ﬀ" * 5_000, "&lt;&amp;" * 5_000, "𝒳" * 16_384, "\x1b[2J"),
+    *(
+        "\u00a0\u2003\u3000",
+        "ǅß\u0130ﬀ" * 5_000,
+        "&lt;&amp;" * 5_000,
+        "\U0001d4b3" * 16_384,
+        "\x1b[2J",
+    ),
 )
 _BYTES = (
     b"\xff",
@@ -175,7 +181,7 @@ def _damaged(random: Random, data: bytes) -> bytes:
             return bytes(changed)
 
 
-_Request = service_pb2.ModelInferRequest
+_Request: TypeAlias = service_pb2.ModelInferRequest
 
 
 def _other_datatype(random: Random, request: _Request) -> None:

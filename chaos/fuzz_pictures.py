@@ -1,4 +1,4 @@
-"""Pictures that no camera makes: real files, damaged in every way, and small files of huge pictures.
+"""Pictures that no camera makes: real files, damaged, and small files of huge pictures.
 
 Everything is told by the random numbers that are handed in, so a picture can be made again.
 """
@@ -29,11 +29,11 @@ def make_corpus(folder: Path) -> list[bytes]:
             image.thumbnail((_SIDE, _SIDE))
             pictures.append(image.convert("RGB"))
     files = [file.read_bytes() for file in sorted(folder.glob("*.[jp][pn]g"))[:4]]
-    files += [_encode(*each) for each in zip(_cycle(pictures), *zip(*_formats(), strict=True))]
+    for number, form in enumerate(_formats()):
+        files.append(_encode(pictures[number % len(pictures)], *form))
     first, second = pictures[:2]
     frames = {"save_all": True, "append_images": [second] * 3}
-    for kind in ("GIF", "WEBP", "TIFF", "PNG"):
-        files.append(_encode(first, "RGB", kind, frames))
+    files += [_encode(first, "RGB", kind, frames) for kind in ("GIF", "WEBP", "TIFF", "PNG")]
     exif = Image.Exif()
     exif.update({0x0112: 6, 0x010E: "a" * 2000})
     exif.get_ifd(0x8769)[0x9286] = b"c" * 500
@@ -41,10 +41,6 @@ def make_corpus(folder: Path) -> list[bytes]:
         _encode(first, "RGB", kind, {"exif": exif}) for kind in ("JPEG", "PNG", "WEBP", "TIFF")
     ]
     return files
-
-
-def _cycle(pictures: Sequence[Image.Image]) -> list[Image.Image]:
-    return [pictures[index % len(pictures)] for index in range(len(_formats()))]
 
 
 def _formats() -> list[tuple[str, str, dict[str, object]]]:
@@ -226,7 +222,6 @@ def _gif_bomb(random: Random) -> bytes:
     screen = struct.pack("<HHBBB", *(_side(random) & 0xFFFF for _ in range(2)), 0x80, 0, 0) + bytes(
         6
     )
-    frame = b",%sBxx" % b""
     frames = b""
     for _ in range(random.choice((1, 100, 20_000))):
         x, y, width, height = (random.choice((0, 1, 100, 3000, 65_535)) for _ in range(4))

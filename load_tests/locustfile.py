@@ -267,9 +267,11 @@ def write_outcome(environment: Environment, **_: object) -> None:
     load, runner = Processes.load, environment.runner
     if load is None or isinstance(runner, WorkerRunner):
         return
+    is_master = isinstance(runner, MasterRunner)
     outcome = {
         "started_at": load.started_at,
         "num_processes": load.count,
+        "num_lost": load.count - len(Processes.finished) if is_master else 0,
         "tally": load.take_tally().to_table(),
     }
     Path(environment.parsed_options.outcome).write_text(json.dumps(outcome))

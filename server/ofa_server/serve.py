@@ -4,38 +4,28 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
-import numpy as np
-import tritonclient.grpc as grpcclient
-from tritonclient.utils import (
-    InferenceServerException,
-    deserialize_bytes_tensor,
-    np_to_triton_dtype,
-)
-
+from ofa_server.admin_key import read_admin_key, restricting_arguments
 from ofa_server.errors import ServerError
+from ofa_server.health import Health, State, health_port
 from ofa_server.installation import Installation, find_installation
-from ofa_server.model_configs import ModelConfig, is_ensemble, numpy_dtype, read_configs
+from ofa_server.model_configs import is_ensemble, read_configs
 from ofa_server.preflight import (
     check_libraries,
     check_numpy,
     check_ports,
     check_response_cache,
 )
+from ofa_server.readiness import read_warmup, wait_until_ready
 from ofa_server.shared_memory import check_shared_memory, own_regions
+from ofa_server.stop_signals import StopRequested, raise_on_next_signal
 from ofa_server.threads import thread_variables
-from ofa_server.triton_process import BROKEN_EXIT_TIMEOUT_S, EXIT_TIMEOUT_S, TritonProcess
-from ofa_server.warmup import read_warmup_files
-
-_POLL_INTERVAL_S = 0.1
+from ofa_server.triton_process import BROKEN_EXIT_TIMEOUT_S, EXIT_TIMEOUT_S, Death, TritonProcess
 
 
 @dataclass(frozen=True)
@@ -44,10 +34,15 @@ class ServeSettings:
 
     Attributes:
         repository: folder of models.
-        host: address that all three ports listen on.
+        host: address that all ports listen on.
         grpc_port: for clients.
-        http_port: for health probes and clients without gRPC.
+        http_port: for clients without gRPC; 0 for none.
         metrics_port: for Prometheus.
+        health_port: for probes.
+        drain_seconds: how long requests are still served after the signal to stop, while probes
+            are told that the server is not ready any more.
+        admin_key_file: holds the key without which Triton's models, shared memory, traces and log
+            cannot be controlled; None for one that nobody knows.
         response_cache_bytes: memory for answers that are given again to the same request, 0 for
             none.
         start_deadline_s: seconds until the last warm-up answer must have come back. Loading the
@@ -59,12 +54,11 @@ class ServeSettings:
     grpc_port: int = 8001
     http_port: int = 8000
     metrics_port: int = 8002
+    health_port: int = 8003
+    drain_seconds: float = 0.0
+    admin_key_file: Path | None = None
     response_cache_bytes: int = 0
     start_deadline_s: float = 600.0
-
-
-class _StopRequested(BaseException):
-    """SIGTERM or SIGINT; not an Exception, so that nothing on the way takes it for an error."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,9 +66,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repository", type=Path, required=True, metavar="DIR")
     parser.add_argument("--host", default=ServeSettings.host)
     parser.add_argument("--grpc-port", type=int, default=ServeSettings.grpc_port, metavar="PORT")
-    parser.add_argument("--http-port", type=int, default=ServeSettings.http_port, metavar="PORT")
+    parser.add_argument(
+        "--http-port",
+        type=int,
+        default=ServeSettings.http_port,
+        metavar="PORT",
+        help="for clients without gRPC; 0 for none (default: %(default)s)",
+    )
     parser.add_argument(
         "--metrics-port", type=int, default=ServeSettings.metrics_port, metavar="PORT"
+    )
+    parser.add_argument(
+        "--health-port",
+        type=int,
+        default=ServeSettings.health_port,
+        metavar="PORT",
+        help="for probes: GET /live and GET /ready (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--drain-seconds",
+        type=_seconds,
+        default=ServeSettings.drain_seconds,
+        metavar="N",
+        help="after SIGTERM, be not ready and go on answering for so long (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--admin-key-file",
+        type=Path,
+        metavar="FILE",
+        help="holds the key to control of models, shared memory, traces and log (default: nobody "
+        "has one)",
     )
     parser.add_argument(
         "--response-cache-bytes",
@@ -84,6 +105,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="memory for answers that are given again, without being computed, to a request that "
         "is the same byte for byte (default: none)",
     )
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    # The last comparison is false for "nan", too.
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return seconds
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -98,13 +127,15 @@ def run(arguments: argparse.Namespace) -> None:
         grpc_port=arguments.grpc_port,
         http_port=arguments.http_port,
         metrics_port=arguments.metrics_port,
+        health_port=arguments.health_port,
+        drain_seconds=arguments.drain_seconds,
+        admin_key_file=arguments.admin_key_file,
         response_cache_bytes=arguments.response_cache_bytes,
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _request_stop)
+    raise_on_next_signal()
     try:
         serve(settings)
-    except _StopRequested:
+    except StopRequested:
         print("stopped", flush=True)
 
 
@@ -114,44 +145,102 @@ def serve(settings: ServeSettings) -> NoReturn:
     Raises:
         ServerError: as `run`.
     """
+    ports = _ports(settings)
+    check_ports(settings.host, ports)
+    health = Health()
+    with health_port(health, settings.host, settings.health_port):
+        _serve(settings, ports, health)
+
+
+def _serve(settings: ServeSettings, ports: Mapping[str, int], health: Health) -> NoReturn:
     configs = read_configs(settings.repository)
     ensembles = {name: config for name, config in configs.items() if is_ensemble(config)}
     check_response_cache(settings.response_cache_bytes, ensembles)
-    warmups = {
-        name: _read_warmup(settings.repository / name, ensembles[name]) for name in ensembles
-    }
+    warmups = {name: read_warmup(settings.repository / name, ensembles[name]) for name in ensembles}
+    admin_key = read_admin_key(settings.admin_key_file)
     installation = find_installation()
     check_libraries(installation)
     check_numpy(installation)
     check_shared_memory(configs, stand_in=not installation.has_pytorch)
+    with tempfile.TemporaryDirectory(prefix="ofa-serve-") as scratch, own_regions() as regions:
+        backends = installation.prepare_backends(Path(scratch))
+        print(f"starting Triton with {', '.join(configs)}", flush=True)
+        command = _triton_command(installation, settings, backends, regions.prefix, admin_key)
+        environment = installation.environment() | thread_variables(os.environ, configs)
+        triton = TritonProcess(command, environment, regions.lock_fd)
+        grpc_address = f"{_reachable(settings.host)}:{settings.grpc_port}"
+        try:
+            stubs = wait_until_ready(triton, grpc_address, warmups, settings.start_deadline_s)
+            health.state = State.READY
+            addresses = ", ".join(f"{key} {settings.host}:{port}" for key, port in ports.items())
+            print(f"ready: {', '.join(ensembles)} on {addresses}", flush=True)
+            death = _watch(triton, stubs, health, settings.drain_seconds)
+        except StopRequested:
+            health.state = State.STOPPING
+            print(f"stopping: requests under way have {EXIT_TIMEOUT_S} s to end", flush=True)
+            triton.stop()
+            raise
+        except BaseException:
+            health.state = State.DEAD
+            triton.stop()
+            raise
+        health.state = State.DEAD
+        triton.stop(BROKEN_EXIT_TIMEOUT_S)
+    if death.instance is None:
+        raise ServerError(f"Triton has died (status {triton.exit_status}); see its log")
+    raise ServerError(
+        f"the Python process of {death.instance} has died, so Triton was stopped; see its log"
+    )
+
+
+def _watch(
+    triton: TritonProcess, stubs: Mapping[str, int], health: Health, drain_seconds: float
+) -> Death:
+    """Waits for a death, or for a signal and the end of the drain that it begins.
+
+    Raises:
+        StopRequested: it is time to stop Triton.
+    """
+    try:
+        death = triton.wait_for_death(stubs)
+    except StopRequested:
+        health.state = State.STOPPING
+        if not drain_seconds:
+            raise
+        raise_on_next_signal()
+        print(
+            f"draining: not ready any more, answering for {drain_seconds:g} s "
+            "or until the next signal",
+            flush=True,
+        )
+        death = triton.wait_for_death(stubs, drain_seconds)
+    if death is None:
+        raise StopRequested
+    return death
+
+
+def _ports(settings: ServeSettings) -> dict[str, int]:
+    """The ports that are listened on, by what they are for."""
     ports = {
         "gRPC": settings.grpc_port,
         "HTTP": settings.http_port,
         "metrics": settings.metrics_port,
+        "health": settings.health_port,
     }
-    check_ports(settings.host, ports)
-    with tempfile.TemporaryDirectory(prefix="ofa-serve-") as scratch, own_regions() as regions:
-        backends = installation.prepare_backends(Path(scratch))
-        print(f"starting Triton with {', '.join(configs)}", flush=True)
-        command = _triton_command(installation, settings, backends, regions.prefix)
-        environment = installation.environment() | thread_variables(os.environ, configs)
-        triton = TritonProcess(command, environment, regions.lock_fd)
-        try:
-            stubs = _wait_until_ready(triton, settings, warmups)
-            addresses = ", ".join(f"{key} {settings.host}:{port}" for key, port in ports.items())
-            print(f"ready: {', '.join(ensembles)} on {addresses}", flush=True)
-            dead = triton.wait_for_death(stubs)
-        except BaseException:
-            triton.stop()
-            raise
-        triton.stop(BROKEN_EXIT_TIMEOUT_S)
-    if dead is None:
-        raise ServerError(f"Triton has died (status {triton.exit_status}); see its log")
-    raise ServerError(f"the Python process of {dead} has died, so Triton was stopped; see its log")
+    return {purpose: port for purpose, port in ports.items() if port or purpose != "HTTP"}
+
+
+def _reachable(host: str) -> str:
+    """Where this machine finds a server that listens on `host`."""
+    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104
 
 
 def _triton_command(
-    installation: Installation, settings: ServeSettings, backends: Path, region_prefix: str
+    installation: Installation,
+    settings: ServeSettings,
+    backends: Path,
+    region_prefix: str,
+    admin_key: str,
 ) -> list[str]:
     command = [
         str(installation.binary),
@@ -160,13 +249,13 @@ def _triton_command(
         # Our configurations are complete; completing them would start every stub twice.
         "--disable-auto-complete-config",
         f"--backend-config=python,shm-region-prefix-name={region_prefix}",
-        f"--http-address={settings.host}",
-        f"--http-port={settings.http_port}",
+        *_http_arguments(settings),
         f"--grpc-address={settings.host}",
         f"--grpc-port={settings.grpc_port}",
         f"--metrics-address={settings.host}",
         f"--metrics-port={settings.metrics_port}",
         f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
+        *restricting_arguments(admin_key),
     ]
     if settings.response_cache_bytes:
         command += [
@@ -176,70 +265,7 @@ def _triton_command(
     return command
 
 
-def _wait_until_ready(
-    triton: TritonProcess,
-    settings: ServeSettings,
-    warmups: Mapping[str, list[grpcclient.InferInput]],
-) -> dict[str, int]:
-    """Waits for every model, then for an answer of every ensemble.
-
-    Returns:
-        Process ids of the stubs by model instance.
-    """
-    deadline = time.monotonic() + settings.start_deadline_s
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
-    # A proxy that the environment names is not meant for our own server.
-    no_proxy = [("grpc.enable_http_proxy", 0)]
-    with grpcclient.InferenceServerClient(
-        f"{host}:{settings.grpc_port}", channel_args=no_proxy
-    ) as client:
-        while not _is_ready(client):
-            if triton.exit_status is not None:
-                raise ServerError(
-                    f"Triton ended with status {triton.exit_status} before it was ready; "
-                    "see its log"
-                )
-            if time.monotonic() > deadline:
-                raise ServerError(
-                    f"Triton was not ready within {settings.start_deadline_s:g} s; see its log"
-                )
-            time.sleep(_POLL_INTERVAL_S)
-        stubs = triton.stubs()
-        for name, inputs in warmups.items():
-            try:
-                client.infer(name, inputs, client_timeout=max(1.0, deadline - time.monotonic()))
-            except InferenceServerException as error:
-                reason = error.message().splitlines()[0]
-                raise ServerError(f"the warm-up of {name} failed: {reason}") from error
-    return stubs
-
-
-def _is_ready(client: grpcclient.InferenceServerClient) -> bool:
-    try:
-        return bool(client.is_server_ready(client_timeout=1.0))
-    except InferenceServerException:
-        return False
-
-
-def _read_warmup(model: Path, config: ModelConfig) -> list[grpcclient.InferInput]:
-    """The request that an ensemble is tried with."""
-    dtypes = {tensor.name: numpy_dtype(tensor.data_type) for tensor in config.input}
-    dims = {tensor.name: list(tensor.dims) for tensor in config.input}
-    inputs = []
-    for name, raw in read_warmup_files(model).items():
-        if name not in dtypes:
-            raise ServerError(f"{model.name} has a warm-up for {name}, which is none of its inputs")
-        is_text = dtypes[name] == np.object_
-        values = deserialize_bytes_tensor(raw) if is_text else np.frombuffer(raw, dtypes[name])
-        tensor = values.reshape([1, *dims[name]])
-        inputs.append(grpcclient.InferInput(name, tensor.shape, np_to_triton_dtype(tensor.dtype)))
-        inputs[-1].set_data_from_numpy(tensor)
-    if not inputs:
-        raise ServerError(f"{model} has no warm-up to try it with; run `ofa export` again")
-    return inputs
-
-
-def _request_stop(_number: int, _frame: FrameType | None) -> NoReturn:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-    raise _StopRequested
+def _http_arguments(settings: ServeSettings) -> list[str]:
+    if not settings.http_port:
+        return ["--allow-http=false"]
+    return [f"--http-address={settings.host}", f"--http-port={settings.http_port}"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,11 +47,14 @@ def wait_until(condition: Callable[[], bool], what: str, deadline_s: float) -> N
 
 @dataclass
 class ServeProcess:
-    """One `ofa serve`; its output and Triton's are in `log`."""
+    """One `ofa serve`; its output and Triton's are in `log`.
+
+    Its ports are those of gRPC, HTTP (0 for none), metrics and health.
+    """
 
     repository: Path
     log: Path
-    ports: list[int] = field(default_factory=lambda: free_ports(3))
+    ports: list[int] = field(default_factory=lambda: free_ports(4))
     arguments: Sequence[str] = ()
 
     def start(self) -> None:
@@ -67,13 +71,21 @@ class ServeProcess:
 
     @property
     def port_arguments(self) -> list[str]:
-        flags = ("--grpc-port", "--http-port", "--metrics-port")
+        flags = ("--grpc-port", "--http-port", "--metrics-port", "--health-port")
         pairs = zip(flags, map(str, self.ports), strict=True)
         return [word for pair in pairs for word in pair]
 
     @property
     def grpc_address(self) -> str:
         return f"127.0.0.1:{self.ports[0]}"
+
+    def probe(self, path: str) -> tuple[int, str]:
+        """Status and body of the health port's answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.ports[3], timeout=60)
+        with closing(connection):
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
 
     @property
     def output(self) -> str:

@@ -205,11 +205,13 @@ def test_a_missing_libpython_is_reported_and_not_waited_for(
     ldd.write_text("#!/bin/sh\nprintf '\\tlibpython3.11.so.1.0 => not found\\n'\n")
     ldd.chmod(0o755)
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-    assert "libpython3.11.so.1.0, not found" in failed_start(echo_repository, PATH=path)
+    ports = ServeProcess(echo_repository, tmp_path / "unused.log").port_arguments
+    assert "libpython3.11.so.1.0, not found" in failed_start(echo_repository, *ports, PATH=path)
 
 
 def test_it_gives_up_at_its_deadline(echo_repository: Path) -> None:
-    ports = dict(zip(("grpc_port", "http_port", "metrics_port"), free_ports(3), strict=True))
+    names = ("grpc_port", "http_port", "metrics_port", "health_port")
+    ports = dict(zip(names, free_ports(4), strict=True))
     program = (
         "from pathlib import Path\n"
         "from ofa_server.serve import ServeSettings, serve\n"

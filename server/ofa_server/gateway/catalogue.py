@@ -165,8 +165,10 @@ class Catalogue:
         self._servers.append(server)
 
     async def _read_from(self, server: triton.InferenceServerClient) -> list[ServedModel]:
-        index = await server.get_model_repository_index(client_timeout=_TIMEOUT_S)
-        ready = [(model.name, model.version) for model in index.models if model.state == "READY"]
+        # Triton has statistics of the models that are ready, oldest version first. Its index of
+        # the repository is for operators (ofa_server.admin_key).
+        statistics = await server.get_inference_statistics(client_timeout=_TIMEOUT_S)
+        ready = [(model.name, model.version) for model in statistics.model_stats]
         for key in ready:
             if key not in self._known:
                 self._known[key] = await _describe(server, *key)

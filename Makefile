@@ -83,7 +83,7 @@ $(SETUP): scripts/setup.sh scripts/install_torch.sh pyproject.toml client/pyproj
 $(ORACLE): scripts/oracle.sh scripts/install_torch.sh scripts/oracle_requirements.txt
 	@scripts/oracle.sh
 
-$(OPS_TOOLS): scripts/ops_tools.sh scripts/ops_requirements.txt
+$(OPS_TOOLS): scripts/ops_tools.sh scripts/ops_requirements.txt $(wildcard scripts/crd_models/*)
 	@scripts/ops_tools.sh
 
 training/node_modules: training/package-lock.json

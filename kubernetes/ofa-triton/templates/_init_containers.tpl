@@ -40,7 +40,12 @@
   image: {{ .Values.security.image | quote }}
   imagePullPolicy: {{ .Values.image.pullPolicy }}
   command: ["envoy"]
-  args: ["--config-path", "/etc/envoy/configuration/envoy.yaml", "--concurrency", "2"]
+  args:
+    - --config-path=/etc/envoy/configuration/envoy.yaml
+    # Threads, instead of one a core of the node.
+    - --concurrency=2
+    # It would need shared memory of its own.
+    - --disable-hot-restart
   ports:
     - name: grpcs
       containerPort: 8443

@@ -133,7 +133,10 @@ def run(arguments: argparse.Namespace) -> None:
             task.save(version_of(models[member]))
         _write_warmups(models, task, report)
         manifest = _manifest(arguments, name, folder, checkpoint, task, report)
-        (version_of(models[ENSEMBLE]) / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        # Preprocess tells the metrics port what it serves, and sees no folder but its own.
+        for model in (ENSEMBLE, "preprocess"):
+            text = json.dumps(manifest, indent=2) + "\n"
+            (version_of(models[model]) / MANIFEST).write_text(text)
     names = ", ".join(model.name for model in models.values())
     print(f"wrote {names} to {arguments.repository}", flush=True)
 

@@ -254,6 +254,8 @@ def _triton_command(
         f"--grpc-port={settings.grpc_port}",
         f"--metrics-address={settings.host}",
         f"--metrics-port={settings.metrics_port}",
+        # Percentiles beside the counters, for the dashboard and the alerts.
+        "--metrics-config=summary_latencies=true",
         f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
         *restricting_arguments(admin_key),
     ]

@@ -4,11 +4,17 @@ from typing import Any
 
 from ofa.tasks import load_task
 from ofa_server import adapters
+from ofa_server.model_metrics import PreprocessMetrics
 
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         self._task = load_task(adapters.version_directory())
+        self._metrics = PreprocessMetrics(args, adapters.version_directory())
+        self._task.on_stage = self._metrics.add_stage
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return adapters.answer_each(requests, self._task.preprocess)
+        return adapters.answer_each(requests, self._task.preprocess, self._metrics)
+
+    def finalize(self) -> None:
+        self._metrics.close()

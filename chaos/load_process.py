@@ -69,7 +69,9 @@ async def _send(arguments: argparse.Namespace, outcomes: TextIO) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
     requests = MIXES[arguments.mix]()
     async with AsyncExitStack() as stack:
-        asks = await _WAYS[arguments.by](arguments.servers, arguments.clients or _NUM_CHANNELS, stack)
+        asks = await _WAYS[arguments.by](
+            arguments.servers, arguments.clients or _NUM_CHANNELS, stack
+        )
         if arguments.rate:
             await _open_loop(asks, requests, arguments.rate, over, outcomes)
         else:

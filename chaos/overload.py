@@ -130,7 +130,9 @@ def _load_figures(flood: _Phase, peak: _Phase) -> list[Figure]:
 
 
 def _answer_figures(flood: _Phase, full: _Phase, peak: _Phase) -> list[Figure]:
-    figures = [at_least("answers a second", 100 * flood.per_second / peak.per_second, 95, "% of it")]
+    figures = [
+        at_least("answers a second", 100 * flood.per_second / peak.per_second, 95, "% of it")
+    ]
     for percent in (50, 99):
         at_10, at_3 = (percentile_ms(each.answered, percent) for each in (flood, full))
         figures.append(
@@ -173,9 +175,7 @@ def _memory_figures(samples: Sequence[Sample]) -> list[Figure]:
             "MB",
             f"{samples[-1].whole.rss / 1e6:,.0f} MB at the end",
         ),
-        at_most(
-            "/dev/shm grows by", growth([each.shared / 1e6 for each in samples]), 1, "MB"
-        ),
+        at_most("/dev/shm grows by", growth([each.shared / 1e6 for each in samples]), 1, "MB"),
     ]
 
 

@@ -46,7 +46,7 @@ MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 UNKNOWN = "a client certificate or a bearer token is needed"
 OFFERED = {
     "ServerLive", "ServerReady", "ServerMetadata", "ModelReady", "ModelMetadata", "ModelInfer",
-    "RepositoryIndex",
+    "ModelStatistics",
 }  # fmt: skip
 MEMBERS = ("caption_preprocess", "caption_generator", "caption_postprocess")
 
@@ -223,7 +223,12 @@ def test_only_what_clients_need_is_offered(stranger: grpc.Channel) -> None:
     [service] = [service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]]
     stub = service_pb2_grpc.GRPCInferenceServiceStub(stranger)
     withheld = [method.name for method in service.methods if method.name not in OFFERED]
-    assert {"RepositoryModelLoad", "SystemSharedMemoryRegister", "TraceSetting"} <= {*withheld}
+    assert {
+        "RepositoryIndex",
+        "RepositoryModelLoad",
+        "SystemSharedMemoryRegister",
+        "TraceSetting",
+    } <= {*withheld}
     for name in withheld:
         answer = ("PERMISSION_DENIED", "this call is not offered")
         assert refused(stranger, f"/{service.full_name}/{name}") == answer
@@ -232,7 +237,7 @@ def test_only_what_clients_need_is_offered(stranger: grpc.Channel) -> None:
     assert stub.ServerReady(service_pb2.ServerReadyRequest(), metadata=BEARER).ready
     named = service_pb2.ModelMetadataRequest(name="caption")
     assert stub.ModelMetadata(named, metadata=BEARER).platform == "ensemble"
-    assert stub.RepositoryIndex(service_pb2.RepositoryIndexRequest(), metadata=BEARER).models
+    assert stub.ModelStatistics(service_pb2.ModelStatisticsRequest(), metadata=BEARER).model_stats
 
 
 def test_the_largest_picture_passes(

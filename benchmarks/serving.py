@@ -232,10 +232,11 @@ def _seconds(times: Sequence[float]) -> Result:
 
 
 @contextmanager
-def linked(repository: Path, name: str) -> Iterator[Path]:
-    """Yield a repository of the models of one ensemble only, whose files are links."""
+def linked(repository: Path, *names: str) -> Iterator[Path]:
+    """Yield a repository of the models of these ensembles only, whose files are links."""
     with tempfile.TemporaryDirectory(prefix="ofa-benchmark-") as folder:
-        for model in (name, *(f"{name}_{member}" for member in MEMBERS)):
+        members = (f"{name}_{member}" for name in names for member in MEMBERS)
+        for model in (*names, *members):
             (Path(folder) / model).mkdir()
             for file in (repository / model).iterdir():
                 (Path(folder) / model / file.name).symlink_to(file.resolve())

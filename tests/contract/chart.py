@@ -3,8 +3,10 @@
 import functools
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,9 @@ NAMESPACE, RELEASE = "vision", "captioner"
 
 #: The matrix: values.yaml alone, and each file of values that the chart brings along.
 CASES = ["default", *sorted(file.name.partition("-")[0] for file in CHART.glob("ci/*-values.yaml"))]
+
+UNITS = {"": 1, "m": Decimal("0.001"), "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12,
+         "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}  # fmt: skip
 
 Manifest = dict[str, Any]
 
@@ -87,7 +92,9 @@ def pods(manifests: list[Manifest]) -> dict[str, tuple[dict[str, str], dict[str,
     """Labels and spec of each kind of pod, by its component."""
     found = {}
     for manifest in manifests:
-        pod = manifest if manifest["kind"] == "Pod" else manifest.get("spec", {}).get("template", {})
+        pod = (
+            manifest if manifest["kind"] == "Pod" else manifest.get("spec", {}).get("template", {})
+        )
         if "containers" in pod.get("spec", {}):
             labels = pod["metadata"]["labels"]
             found[labels["app.kubernetes.io/component"]] = (labels, pod["spec"])
@@ -107,3 +114,10 @@ def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     elif isinstance(node, list):
         for index, value in enumerate(node):
             yield from walk(value, f"{path}[{index}]")
+
+
+def quantity(value: float | str) -> Decimal:
+    """What Kubernetes takes a quantity for."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([a-zA-Z]*)", str(value))
+    assert match is not None, f"{value} is no quantity"
+    return Decimal(match[1]) * UNITS[match[2]]

@@ -18,6 +18,7 @@ from tests.contract.chart import (
     template,
     values_of,
 )
+from tests.contract.kserve_schema import faults
 
 #: Groups of custom resources, whose schemas are in .venv-ops/crd_models.
 CUSTOM = ("gateway.networking.k8s.io/", "keda.sh/", "monitoring.coreos.com/")
@@ -141,3 +142,29 @@ def test_wrong_values_are_refused(values: str) -> None:
     assert rendered.returncode != 0
     assert "values don't meet the specifications of the schema" in rendered.stderr
 
+
+def kserve_service() -> Manifest:
+    manifest: Manifest = yaml.safe_load((RECIPES / "kserve.yaml").read_text())
+    return manifest
+
+
+def test_the_kserve_recipe_is_valid(tmp_path: Path) -> None:
+    service = kserve_service()
+    assert service["apiVersion"] == "serving.kserve.io/v1beta1"
+    assert list(faults(service, "V1beta1InferenceService")) == []
+    # A predictor is a pod and a few fields of KServe's own.
+    own = {"minReplicas", "maxReplicas"}
+    spec = {key: value for key, value in service["spec"]["predictor"].items() if key not in own}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": service["metadata"], "spec": spec}
+    status, report = check_core([pod], "1.37.0", tmp_path)
+    assert status == 0, report
+
+
+def test_a_wrong_kserve_recipe_would_be_refused() -> None:
+    service = kserve_service()
+    service["spec"]["predictor"] |= {"minReplica": 1, "maxReplicas": "8", "containers": {}}
+    assert list(faults(service, "V1beta1InferenceService")) == [
+        ".spec.predictor.maxReplicas is no int",
+        ".spec.predictor.containers is no list",
+        ".spec.predictor.minReplica is no field",
+    ]

@@ -1,7 +1,6 @@
 """What the chart's manifests say to one another, which no schema looks at."""
 
 import re
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from tests.contract.chart import (
     deployment,
     of_kind,
     pods,
+    quantity,
     render,
     server_container,
     server_pod,
@@ -24,21 +24,13 @@ from tests.contract.chart import (
     walk,
 )
 
-#: Where a selector of pods stands, by kind; `policies` and `monitors` select more than one component.
+#: Where the selector of pods stands, by kind.
 SELECTORS = {
     "Deployment": "selector.matchLabels",
     "Service": "selector",
     "PodDisruptionBudget": "selector.matchLabels",
     "NetworkPolicy": "podSelector.matchLabels",
 }
-UNITS = {"": 1, "m": Decimal("0.001"), "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12,
-         "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}  # fmt: skip
-
-
-def quantity(value: int | float | str) -> Decimal:
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([a-zA-Z]*)", str(value))
-    assert match is not None, f"{value} is no quantity"
-    return Decimal(match[1]) * UNITS[match[2]]
 
 
 def at(node: Any, path: str) -> Any:

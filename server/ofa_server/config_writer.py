@@ -73,6 +73,10 @@ max_batch_size: 1
 dynamic_batching {{
 {queue_policy}
 }}
+
+{admission}
+parameters {{ key: "generator"         value {{ string_value: "{generator}" }} }}
+parameters {{ key: "max_waiting_rows"  value {{ string_value: "{max_waiting_rows}" }} }}
 """
 
 _GENERATOR = """\
@@ -81,15 +85,16 @@ _GENERATOR = """\
 
 backend: "pytorch"
 
-max_batch_size: 8
+max_batch_size: {max_batch_size}
 
 {tensors}
 
 {instances}
 
 # While a batch runs, the next one gathers. When nothing runs there is no waiting for neighbours: it
-# costs a lone request what it lasts and gains nothing under load. Beyond 64 waiting rows (8 full
-# batches) the answer is UNAVAILABLE at once instead of late.
+# costs a lone request what it lasts and gains nothing under load. Preprocess sends no more rows
+# than are useful (its max_waiting_rows), so this queue does not fill: a full server refuses a
+# request before it is prepared.
 dynamic_batching {{
 {queue_policy}
 }}
@@ -111,6 +116,12 @@ instance_group [ {{ kind: KIND_CPU  count: 1 }} ]
 # being generated, without it 4 ms (captions, 16 clients on two cores: 64 against 101 pictures a
 # second). What can arrive is bounded by the generator's queue.
 """
+
+#: Rows that the generator answers at once.
+_MAX_BATCH_SIZE = 8
+#: Batches that may wait for it: one that is taken as soon as another ends, and one to take its
+#: place.
+_MAX_WAITING_BATCHES = 2
 
 _QUEUE_POLICY = """\
   default_queue_policy {
@@ -140,9 +151,17 @@ instance_group [ { kind: KIND_GPU  count: 1 } ]""",
 _QUEUE = "Only the dynamic batcher can bound a queue (nothing is batched at a batch size of 1)."
 _PICTURE_QUEUE = (
     "A picture waits here encoded, at most 10 MiB each: 64 of them bound the memory, the next is "
-    "UNAVAILABLE."
+    "UNAVAILABLE without having been decoded. So 64 clients that wait for one answer each are "
+    "never refused."
 )
-_TEXT_QUEUE = "Beyond 64 waiting texts the next is UNAVAILABLE."
+_TEXT_QUEUE = (
+    "Beyond 64 waiting texts the next is UNAVAILABLE, so 64 clients that wait for one answer each "
+    "are never refused."
+)
+_ADMISSION = (
+    "While as many rows wait for the generator, further requests wait here. These are two full "
+    "batches for one instance; a generator with more takes as many times the number."
+)
 
 
 def write_configs(
@@ -160,7 +179,7 @@ def write_configs(
     """
     return {
         "ensemble": _ensemble(tensors, members),
-        "preprocess": _preprocess(tensors),
+        "preprocess": _preprocess(tensors, members["generator"]),
         "generator": _generator(tensors, device),
         "postprocess": _postprocess(tensors),
     }
@@ -197,7 +216,7 @@ def _ensemble(tensors: TaskTensors, members: Mapping[str, str]) -> str:
     )
 
 
-def _preprocess(tensors: TaskTensors) -> str:
+def _preprocess(tensors: TaskTensors, generator: str) -> str:
     has_picture = any(spec.name == "image" for spec in tensors.request)
     remark = (
         "uint8, so that 0.7 MB and not 2.8 MB go from process to process; the generator "
@@ -210,6 +229,9 @@ def _preprocess(tensors: TaskTensors) -> str:
         instances=_PICTURE_INSTANCES if has_picture else _TEXT_INSTANCES,
         queue=comment(f"{_QUEUE} {_PICTURE_QUEUE if has_picture else _TEXT_QUEUE}"),
         queue_policy=_QUEUE_POLICY,
+        admission=comment(_ADMISSION),
+        generator=generator,
+        max_waiting_rows=_MAX_WAITING_BATCHES * _MAX_BATCH_SIZE,
     )
 
 
@@ -230,6 +252,7 @@ def _generator(tensors: TaskTensors, device: str) -> str:
             },
             shapes=_INNER_SHAPES,
         ),
+        max_batch_size=_MAX_BATCH_SIZE,
         instances=_GENERATOR_INSTANCES[device],
         queue_policy=_QUEUE_POLICY,
     )

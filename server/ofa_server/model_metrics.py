@@ -11,7 +11,8 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ _REFUSALS: dict[type[RequestError], str] = {
     RequestError: "invalid_request",
 }
 _MANIFEST = "manifest.json"
+#: The stage before the library's own: waiting until the generator can use another row.
+_ADMISSION = "admission"
 
 
 class ModelMetrics:
@@ -134,7 +137,7 @@ class PreprocessMetrics(ModelMetrics):
         runs = self._family("ofa_preprocess_stage_runs_total", "Runs of a stage", "COUNTER")
         self._stages = {
             stage: (_Sum(self._metric(seconds, stage=stage)), _Sum(self._metric(runs, stage=stage)))
-            for stage in STAGES
+            for stage in (_ADMISSION, *STAGES)
         }
         self._numbers += [number for pair in self._stages.values() for number in pair]
         info = self._family("ofa_model_info", "What is served; always 1", "GAUGE")
@@ -144,8 +147,15 @@ class PreprocessMetrics(ModelMetrics):
         )
         self._metric(loaded).set(time.time())
 
+    @contextmanager
+    def admission(self) -> Iterator[None]:
+        """Times the wait inside the block."""
+        start = time.perf_counter()
+        yield
+        self.add_stage(_ADMISSION, time.perf_counter() - start)
+
     def add_stage(self, stage: str, seconds: float) -> None:
-        """One of `ofa.tasks.task.STAGES` was run."""
+        """One of `ofa.tasks.task.STAGES` has taken so long."""
         spent, runs = self._stages[stage]
         spent.add(seconds)
         runs.add(1)

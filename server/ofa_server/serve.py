@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ofa_server.admin_key import read_admin_key, restricting_arguments
+from ofa_server.admission import METRICS_URL
 from ofa_server.errors import ServerError
 from ofa_server.health import Health, State, health_port
 from ofa_server.installation import Installation, find_installation
@@ -25,6 +26,7 @@ from ofa_server.readiness import read_warmup, wait_until_ready
 from ofa_server.shared_memory import check_shared_memory, own_regions
 from ofa_server.stop_signals import StopRequested, raise_on_next_signal
 from ofa_server.threads import thread_variables
+from ofa_server.tracing import otlp_endpoint, tracing_arguments
 from ofa_server.triton_process import BROKEN_EXIT_TIMEOUT_S, EXIT_TIMEOUT_S, Death, TritonProcess
 
 
@@ -45,6 +47,7 @@ class ServeSettings:
             cannot be controlled; None for one that nobody knows.
         response_cache_bytes: memory for answers that are given again to the same request, 0 for
             none.
+        otlp_endpoint: where Triton's traces go, None for nowhere.
         start_deadline_s: seconds until the last warm-up answer must have come back. Loading the
             largest checkpoint from a slow disk is a matter of minutes.
     """
@@ -58,6 +61,7 @@ class ServeSettings:
     drain_seconds: float = 0.0
     admin_key_file: Path | None = None
     response_cache_bytes: int = 0
+    otlp_endpoint: str | None = None
     start_deadline_s: float = 600.0
 
 
@@ -105,6 +109,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="memory for answers that are given again, without being computed, to a request that "
         "is the same byte for byte (default: none)",
     )
+    parser.add_argument(
+        "--otlp-endpoint",
+        type=otlp_endpoint,
+        metavar="URL",
+        help="collector that traces are sent to by OTLP over HTTP, http://HOST:4318/v1/traces "
+        "(default: none)",
+    )
 
 
 def _seconds(text: str) -> float:
@@ -131,6 +142,7 @@ def run(arguments: argparse.Namespace) -> None:
         drain_seconds=arguments.drain_seconds,
         admin_key_file=arguments.admin_key_file,
         response_cache_bytes=arguments.response_cache_bytes,
+        otlp_endpoint=arguments.otlp_endpoint,
     )
     raise_on_next_signal()
     try:
@@ -166,9 +178,14 @@ def _serve(settings: ServeSettings, ports: Mapping[str, int], health: Health) ->
         backends = installation.prepare_backends(Path(scratch))
         print(f"starting Triton with {', '.join(configs)}", flush=True)
         command = _triton_command(installation, settings, backends, regions.prefix, admin_key)
-        environment = installation.environment() | thread_variables(os.environ, configs)
+        host = _reachable(settings.host)
+        environment = {
+            **installation.environment(),
+            **thread_variables(os.environ, configs),
+            METRICS_URL: f"http://{host}:{settings.metrics_port}/metrics",
+        }
         triton = TritonProcess(command, environment, regions.lock_fd)
-        grpc_address = f"{_reachable(settings.host)}:{settings.grpc_port}"
+        grpc_address = f"{host}:{settings.grpc_port}"
         try:
             stubs = wait_until_ready(triton, grpc_address, warmups, settings.start_deadline_s)
             health.state = State.READY
@@ -254,10 +271,12 @@ def _triton_command(
         f"--grpc-port={settings.grpc_port}",
         f"--metrics-address={settings.host}",
         f"--metrics-port={settings.metrics_port}",
-        # Percentiles beside the counters, for the dashboard and the alerts.
+        # Percentiles beside the counters, each with the error allowed: few, as preprocess reads them.
         "--metrics-config=summary_latencies=true",
+        "--metrics-config=summary_quantiles=0.5:0.05,0.9:0.01,0.99:0.001",
         f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
         *restricting_arguments(admin_key),
+        *tracing_arguments(settings.otlp_endpoint),
     ]
     if settings.response_cache_bytes:
         command += [

@@ -58,6 +58,14 @@ def test_further_arguments_reach_the_server() -> None:
     assert arguments.response_cache_bytes == 64 * MIB
 
 
+def test_a_bucket_is_read_with_a_secret_or_with_a_role() -> None:
+    _, arguments = parsed(server_container("s3"))
+    assert "storage:8333/models/ofa" in str(arguments.repository)
+    assert server_container("s3")["envFrom"] == [{"secretRef": {"name": "ofa-models-s3"}}]
+    assert "envFrom" not in server_container("s3", "modelRepository.s3.secret=")
+    assert "envFrom" not in server_container()
+
+
 def test_an_export_is_for_the_device_that_serves_it() -> None:
     def devices(*values: str) -> set[str]:
         exporting = server_pod("export", *values)["initContainers"]

@@ -25,7 +25,7 @@ demo: $(ALL_TASKS) ## nine tasks on the sample pictures through a real Triton; c
 	@.venv/bin/python examples/demo.py --repository $(REPOSITORY) --contact-sheet build/demo.png \
 	  --requests examples/requests.json samples
 
-serve: $(ALL_TASKS) ## serve the bundled checkpoints' tasks on ports 8000 to 8002 until Ctrl-C
+serve: $(ALL_TASKS) ## serve the bundled checkpoints' tasks on ports 8000 to 8003 until Ctrl-C
 	@.venv/bin/ofa serve --repository $(REPOSITORY)
 
 gateway: $(ALL_TASKS) ## the same with HTTP and a page to try it, on http://127.0.0.1:8080, until Ctrl-C

@@ -49,6 +49,11 @@ def num_instances(config: ModelConfig) -> int:
     return sum(group.count or 1 for group in config.instance_group) or 1
 
 
+def network_file(config: ModelConfig) -> str:
+    """Name of the file in a version that the PyTorch backend loads."""
+    return config.default_model_filename or "model.pt"
+
+
 def numpy_dtype(data_type: int) -> np.dtype[Any]:
     """The numpy dtype of a `data_type` of config.pbtxt; object for TYPE_STRING."""
     name = model_config_pb2.DataType.Name(data_type).removeprefix("TYPE_")
@@ -63,10 +68,12 @@ def _read_config(folder: Path) -> ModelConfig:
         config = text_format.Parse(file.read_text("utf-8"), model_config_pb2.ModelConfig())
     except (text_format.ParseError, UnicodeDecodeError) as error:
         raise ServerError(f"{file} cannot be parsed: {error}") from error
+    except OSError as error:
+        raise ServerError(f"{file} cannot be read: {error.strerror}") from error
     versions = [version for version in folder.iterdir() if version.name.isdecimal()]
     if not versions:
         raise ServerError(f"{folder} has no version of the model in it")
-    needed = {"python": "model.py", "pytorch": config.default_model_filename or "model.pt"}
+    needed = {"python": "model.py", "pytorch": network_file(config)}
     for version in versions:
         name = needed.get(config.backend)
         if name is not None and not (version / name).is_file():

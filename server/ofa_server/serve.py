@@ -18,6 +18,7 @@ from ofa_server.installation import Installation, find_installation
 from ofa_server.model_configs import is_ensemble, read_configs
 from ofa_server.preflight import (
     check_libraries,
+    check_model_files,
     check_numpy,
     check_ports,
     check_response_cache,
@@ -173,6 +174,7 @@ def _serve(settings: ServeSettings, ports: Mapping[str, int], health: Health) ->
     installation = find_installation()
     check_libraries(installation)
     check_numpy(installation)
+    check_model_files(settings.repository, configs)
     check_shared_memory(configs, stand_in=not installation.has_pytorch)
     with tempfile.TemporaryDirectory(prefix="ofa-serve-") as scratch, own_regions() as regions:
         backends = installation.prepare_backends(Path(scratch))

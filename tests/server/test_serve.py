@@ -189,6 +189,18 @@ def test_a_model_that_cannot_be_loaded_is_reported(repository: Path, tmp_path: P
         server.stop()
 
 
+def test_a_damaged_network_is_reported_and_not_served(repository: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "repository"
+    shutil.copytree(repository, broken)
+    with (broken / "caption_generator" / "1" / "model.pt").open("r+b") as file:
+        # In the middle there are weights, which would be loaded without a word.
+        file.seek(0, os.SEEK_END)
+        file.seek(file.tell() // 2)
+        file.write(bytes(range(64)))
+    ports = ServeProcess(broken, tmp_path / "unused.log").port_arguments
+    assert "model.pt is damaged" in failed_start(broken, *ports)
+
+
 def test_a_failed_warm_up_is_reported(tmp_path: Path) -> None:
     failing = (
         "class TritonPythonModel:\n    def execute(self, requests):\n        raise ValueError\n"

@@ -62,7 +62,6 @@ class ModelMetrics:
             "model": ensemble or self._member,
             "version": arguments["model_version"],
         }
-        # Triton forgets a figure when the last process drops it.
         self._kept: list[Any] = []
         outcomes = [
             ("ok", "none"),
@@ -81,9 +80,11 @@ class ModelMetrics:
         self._thread.start()
 
     def close(self) -> None:
-        """Tells Triton what is left; to be called when the model is unloaded."""
+        """Tells Triton what is left, then takes the figures back: the model is being unloaded."""
         self._closing.set()
         self._thread.join()
+        # Triton forgets a figure with the last reference to it; if the process just ends, it stays.
+        vars(self).clear()
 
     def refused(self, error: RequestError) -> None:
         """A request was its sender's fault."""

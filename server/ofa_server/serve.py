@@ -273,7 +273,7 @@ def _triton_command(
         f"--grpc-port={settings.grpc_port}",
         f"--metrics-address={settings.host}",
         f"--metrics-port={settings.metrics_port}",
-        # Percentiles beside the counters, each with the error allowed: few, as preprocess reads them.
+        # Percentiles (and their errors) beside the counters; few, as preprocess reads the page too.
         "--metrics-config=summary_latencies=true",
         "--metrics-config=summary_quantiles=0.5:0.05,0.9:0.01,0.99:0.001",
         f"--exit-timeout-secs={EXIT_TIMEOUT_S}",

@@ -86,7 +86,7 @@ class Metric:
 
 
 class MetricFamily:
-    """As Triton has it; what was registered is in `metrics`, by the family's name and the labels."""
+    """As Triton has it; what was registered is in `metrics`, by the family's name and labels."""
 
     COUNTER, GAUGE, HISTOGRAM = "COUNTER", "GAUGE", "HISTOGRAM"
     metrics: dict[str, dict[frozenset[tuple[str, str]], Metric]]

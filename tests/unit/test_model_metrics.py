@@ -6,6 +6,7 @@ import importlib
 import json
 import sys
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -33,7 +34,8 @@ def model_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType
 def preprocess(model_metrics: ModuleType, tmp_path: Path) -> Iterator[Any]:
     metrics = model_metrics.PreprocessMetrics(PREPROCESS, tmp_path)
     yield metrics
-    metrics.close()
+    if vars(metrics):
+        metrics.close()
 
 
 def told(name: str, **labels: str) -> Metric:
@@ -148,3 +150,15 @@ def test_the_manifest_tells_what_is_served(model_metrics: ModuleType, tmp_path: 
 def test_an_export_without_a_manifest_is_served_as_unknown(preprocess: Any) -> None:
     names = ("task", "language", "checkpoint", "weights", "precision", "device", "torch")
     assert told("ofa_model_info", **dict.fromkeys(names, "unknown")).total == 1
+
+
+def test_figures_are_dropped_with_their_model(model_metrics: ModuleType, tmp_path: Path) -> None:
+    metrics = model_metrics.PreprocessMetrics(PREPROCESS, tmp_path)
+    registered = sys.modules["triton_python_backend_utils"].metrics["ofa_model_info"]
+    [(labels, info)] = registered.items()
+    dropped = weakref.ref(info)
+    registered.clear()
+    del info, labels
+    assert dropped() is not None
+    metrics.close()
+    assert dropped() is None

@@ -1,6 +1,6 @@
 # Every verb first brings .venv up to date; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve gateway test test-client helm-test lint docs parity parity-all oracle ops-tools train bench load audit clean
+.PHONY: help setup demo serve gateway test test-client docker-test helm-test lint docs parity parity-all oracle ops-tools train bench load audit clean
 
 SETUP      := .venv/.setup-stamp
 ORACLE     := .venv-oracle/.setup-stamp
@@ -38,6 +38,9 @@ test: $(SETUP) $(OPS_TOOLS) ## unit, contract, reference and server tests
 
 test-client: ## the client with every combination of Python, tritonclient, protobuf and numpy it promises
 	@scripts/client_versions.sh
+
+docker-test: $(SETUP) $(OPS_TOOLS) ## build the images and run docker/compose.yaml with a real engine, on stand-ins for the bases (root)
+	@.venv/bin/python scripts/docker_test
 
 helm-test: $(SETUP) $(OPS_TOOLS) $(CHECKOV) ## render the Helm chart every way, validate and judge it, run what its pods run
 	@.venv/bin/pytest tests/contract/test_chart*.py tests/server/test_chart.py

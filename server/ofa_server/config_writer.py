@@ -39,6 +39,10 @@ _ENSEMBLE = """\
 
 platform: "ensemble"
 
+# The version of the checkpoint that answers. The steps name the same one of every member, so no
+# answer mixes two. `ofa switch` rewrites the numbers (docs/versions.md).
+version_policy: {{ specific {{ versions: [ {version} ] }} }}
+
 # One row a request. Batches are formed by the generator's scheduler out of many requests, which
 # keeps answers of different lengths apart.
 max_batch_size: 1
@@ -62,6 +66,8 @@ _PREPROCESS = """\
 
 backend: "python"
 
+{versions}
+
 # One row a request: any other batch dimension is refused by Triton as INVALID_ARGUMENT.
 max_batch_size: 1
 
@@ -73,6 +79,10 @@ max_batch_size: 1
 dynamic_batching {{
 {queue_policy}
 }}
+
+{admission}
+parameters {{ key: "generator"         value {{ string_value: "{generator}" }} }}
+parameters {{ key: "max_waiting_rows"  value {{ string_value: "{max_waiting_rows}" }} }}
 """
 
 _GENERATOR = """\
@@ -81,15 +91,18 @@ _GENERATOR = """\
 
 backend: "pytorch"
 
-max_batch_size: 8
+{versions}
+
+max_batch_size: {max_batch_size}
 
 {tensors}
 
 {instances}
 
 # While a batch runs, the next one gathers. When nothing runs there is no waiting for neighbours: it
-# costs a lone request what it lasts and gains nothing under load. Beyond 64 waiting rows (8 full
-# batches) the answer is UNAVAILABLE at once instead of late.
+# costs a lone request what it lasts and gains nothing under load. Preprocess sends no more rows
+# than are useful (its max_waiting_rows), so this queue does not fill: a full server refuses a
+# request before it is prepared.
 dynamic_batching {{
 {queue_policy}
 }}
@@ -99,6 +112,8 @@ _POSTPROCESS = """\
 # One row of what the generator found -> the answer to its request.
 
 backend: "python"
+
+{versions}
 
 max_batch_size: 1
 
@@ -111,6 +126,16 @@ instance_group [ {{ kind: KIND_CPU  count: 1 }} ]
 # being generated, without it 4 ms (captions, 16 clients on two cores: 64 against 101 pictures a
 # second). What can arrive is bounded by the generator's queue.
 """
+
+_VERSIONS = """\
+# Every version in this folder is loaded. The ensemble says which one answers.
+version_policy: { all {} }"""
+
+#: Rows that the generator answers at once.
+_MAX_BATCH_SIZE = 8
+#: Batches that may wait for it: one that is taken as soon as another ends, and one to take its
+#: place.
+_MAX_WAITING_BATCHES = 2
 
 _QUEUE_POLICY = """\
   default_queue_policy {
@@ -140,13 +165,21 @@ instance_group [ { kind: KIND_GPU  count: 1 } ]""",
 _QUEUE = "Only the dynamic batcher can bound a queue (nothing is batched at a batch size of 1)."
 _PICTURE_QUEUE = (
     "A picture waits here encoded, at most 10 MiB each: 64 of them bound the memory, the next is "
-    "UNAVAILABLE."
+    "UNAVAILABLE without having been decoded. So 64 clients that wait for one answer each are "
+    "never refused."
 )
-_TEXT_QUEUE = "Beyond 64 waiting texts the next is UNAVAILABLE."
+_TEXT_QUEUE = (
+    "Beyond 64 waiting texts the next is UNAVAILABLE, so 64 clients that wait for one answer each "
+    "are never refused."
+)
+_ADMISSION = (
+    "While as many rows wait for the generator, further requests wait here. These are two full "
+    "batches for one instance; a generator with more takes as many times the number."
+)
 
 
 def write_configs(
-    tensors: TaskTensors, members: Mapping[str, str], device: str = "cpu"
+    tensors: TaskTensors, members: Mapping[str, str], device: str = "cpu", version: int = 1
 ) -> dict[str, str]:
     """Writes the four configurations of a task.
 
@@ -154,19 +187,20 @@ def write_configs(
         tensors: what travels between client, preprocess, generator and postprocess.
         members: under which name the ensemble finds `preprocess`, `generator` and `postprocess`.
         device: "cpu" or "cuda", that the generator is made for.
+        version: of the members, that the ensemble answers with.
 
     Returns:
         The text of config.pbtxt for `ensemble` and each member.
     """
     return {
-        "ensemble": _ensemble(tensors, members),
-        "preprocess": _preprocess(tensors),
+        "ensemble": _ensemble(tensors, members, version),
+        "preprocess": _preprocess(tensors, members["generator"]),
         "generator": _generator(tensors, device),
         "postprocess": _postprocess(tensors),
     }
 
 
-def _ensemble(tensors: TaskTensors, members: Mapping[str, str]) -> str:
+def _ensemble(tensors: TaskTensors, members: Mapping[str, str], version: int) -> str:
     shapes = _answer_shapes(tensors)
     results, *_ = answer = [spec.name for spec in tensors.answer]
     longest = "; T is the longest of them in tokens, EOS included" * ("[n, T]" in shapes.values())
@@ -193,23 +227,28 @@ def _ensemble(tensors: TaskTensors, members: Mapping[str, str]) -> str:
             },
             shapes=shapes,
         ),
-        steps=_steps(tensors, members),
+        steps=_steps(tensors, members, version),
+        version=version,
     )
 
 
-def _preprocess(tensors: TaskTensors) -> str:
+def _preprocess(tensors: TaskTensors, generator: str) -> str:
     has_picture = any(spec.name == "image" for spec in tensors.request)
     remark = (
         "uint8, so that 0.7 MB and not 2.8 MB go from process to process; the generator "
         "normalises. The side is the checkpoint's, so it is not written here."
     )
     return _PREPROCESS.format(
+        versions=_VERSIONS,
         tensors=interface(
             tensors.request, _row(tensors), {"patch_images": remark}, shapes=_INNER_SHAPES
         ),
         instances=_PICTURE_INSTANCES if has_picture else _TEXT_INSTANCES,
         queue=comment(f"{_QUEUE} {_PICTURE_QUEUE if has_picture else _TEXT_QUEUE}"),
         queue_policy=_QUEUE_POLICY,
+        admission=comment(_ADMISSION),
+        generator=generator,
+        max_waiting_rows=_MAX_WAITING_BATCHES * _MAX_BATCH_SIZE,
     )
 
 
@@ -219,6 +258,7 @@ def _generator(tensors: TaskTensors, device: str) -> str:
         "asked for."
     )
     return _GENERATOR.format(
+        versions=_VERSIONS,
         tensors=interface(
             tensors.generator_inputs,
             tensors.generator_outputs,
@@ -230,6 +270,7 @@ def _generator(tensors: TaskTensors, device: str) -> str:
             },
             shapes=_INNER_SHAPES,
         ),
+        max_batch_size=_MAX_BATCH_SIZE,
         instances=_GENERATOR_INSTANCES[device],
         queue_policy=_QUEUE_POLICY,
     )
@@ -241,12 +282,13 @@ def _postprocess(tensors: TaskTensors) -> str:
         "a neighbour in its batch."
     )
     return _POSTPROCESS.format(
+        versions=_VERSIONS,
         tensors=interface(
             _unique(tensors.generator_outputs, tensors.kept),
             tensors.answer,
             {"num_hypotheses": remark},
             shapes={**_INNER_SHAPES, **_answer_shapes(tensors)},
-        )
+        ),
     )
 
 
@@ -272,7 +314,7 @@ def _answer_shapes(tensors: TaskTensors) -> dict[str, str]:
     }
 
 
-def _steps(tensors: TaskTensors, members: Mapping[str, str]) -> str:
+def _steps(tensors: TaskTensors, members: Mapping[str, str], version: int) -> str:
     public = {spec.name for spec in (*tensors.request, *tensors.answer)}
     row = _inner_names(_row(tensors), "resolved", public)
     found = _inner_names(tensors.generator_outputs, "found", public)
@@ -295,7 +337,8 @@ def _steps(tensors: TaskTensors, members: Mapping[str, str]) -> str:
         "an answer cannot have the name that the client knows."
     )
     return ",\n".join(
-        step(members[member], inputs, outputs, width, remark) for member, inputs, outputs in steps
+        step(members[member], version, inputs, outputs, width, remark)
+        for member, inputs, outputs in steps
     )
 
 

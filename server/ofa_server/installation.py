@@ -59,7 +59,7 @@ class Installation:
             The folder to start Triton with.
 
         Raises:
-            ServerError: programs cannot be run from `directory`.
+            ServerError: programs cannot be run from `directory`, or it has no room for them.
         """
         if self.has_pytorch:
             return self.backends
@@ -70,9 +70,16 @@ class Installation:
             )
         # Copies: Triton refuses a library that a link leads out of the backends' folder.
         ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(self.backends, directory, ignore=ignore, dirs_exist_ok=True)
-        shutil.copytree(STAND_INS, directory, ignore=ignore, dirs_exist_ok=True)
-        shutil.copy2(self.stub, directory / "python" / _STUB)
+        try:
+            shutil.copytree(self.backends, directory, ignore=ignore, dirs_exist_ok=True)
+            shutil.copytree(STAND_INS, directory, ignore=ignore, dirs_exist_ok=True)
+            shutil.copy2(self.stub, directory / "python" / _STUB)
+        except OSError as error:
+            free = shutil.disk_usage(directory).free // 2**20
+            raise ServerError(
+                f"Triton's backends cannot be copied to {directory.parent}, which has {free} MiB "
+                "free; make room, or set TMPDIR to another folder"
+            ) from error
         return directory
 
     def environment(self) -> dict[str, str]:

@@ -7,14 +7,17 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import zipfile
+import zlib
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 from ofa_server.errors import ServerError
 from ofa_server.installation import Installation
-from ofa_server.model_configs import ModelConfig
+from ofa_server.model_configs import ModelConfig, is_ensemble, network_file
 
+_MAX_PORT = 2**16 - 1
 #: Room for some hundred answers.
 MIN_CACHE_BYTES = 2**20
 
@@ -84,8 +87,11 @@ def check_ports(host: str, ports: Mapping[str, int]) -> None:
         ports: by what they are for.
 
     Raises:
-        ServerError: the address is not this machine's, or a port is taken or named twice.
+        ServerError: the address is not this machine's, or a port is none, taken or named twice.
     """
+    for purpose, port in ports.items():
+        if not 1 <= port <= _MAX_PORT:
+            raise ServerError(f"the {purpose} port must be 1 to {_MAX_PORT}, not {port}")
     if len(set(ports.values())) < len(ports):
         raise ServerError(f"the ports must differ: {', '.join(map(str, ports.values()))}")
     for purpose, port in ports.items():
@@ -101,6 +107,46 @@ def check_ports(host: str, ports: Mapping[str, int]) -> None:
             raise ServerError(
                 f"the {purpose} port {port} on {host} cannot be used: {error.strerror}"
             ) from error
+
+
+def check_model_files(repository: Path, configs: Mapping[str, ModelConfig]) -> None:
+    """Checks what the models are made of, as far as Triton would not say what to do.
+
+    Every byte of a network is read: a damaged one would be loaded without a word, and its answers
+    would be wrong.
+
+    Args:
+        repository: folder of models.
+        configs: the models by name.
+
+    Raises:
+        ServerError: a file is missing or damaged, or a configuration says nothing.
+    """
+    for name, config in configs.items():
+        if not (config.backend or config.platform or is_ensemble(config)):
+            raise ServerError(
+                f"{repository / name / 'config.pbtxt'} names no backend; run `ofa export` again"
+            )
+        for warmup in config.model_warmup:
+            for tensor in warmup.inputs.values():
+                file = repository / name / "warmup" / tensor.input_data_file
+                if tensor.input_data_file and not file.is_file():
+                    raise ServerError(f"{file} is missing; run `ofa export` again")
+        if config.backend == "pytorch":
+            for file in sorted((repository / name).glob(f"[0-9]*/{network_file(config)}")):
+                _check_archive(file)
+
+
+def _check_archive(file: Path) -> None:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise ServerError(f"{file} is cut off or no network; run `ofa export` again") from error
+    except OSError as error:
+        raise ServerError(f"{file} cannot be read: {error.strerror}") from error
+    if damaged is not None:
+        raise ServerError(f"{file} is damaged (at {damaged}); run `ofa export` again")
 
 
 def check_response_cache(num_bytes: int, ensembles: Mapping[str, ModelConfig]) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import NamedTuple
 
+_DIE_WITH_PARENT = Path(__file__).with_name("die_with_parent.py")
 #: Seconds for running requests to end and for models to unload; Triton's own default.
 EXIT_TIMEOUT_S = 30
 #: The model of a dead stub never unloads: Triton would always use up the whole of its timeout.
@@ -20,8 +21,18 @@ BROKEN_EXIT_TIMEOUT_S = 5
 _KILL_MARGIN_S = 5
 #: A stub's name in /proc/PID/stat, which the kernel cuts at 15 characters.
 _STUB_COMM = "triton_python_backend_stub"[:15]
-#: prctl's code for "signal me when my parent dies" (linux/prctl.h).
-_PR_SET_PDEATHSIG = 1
+
+
+class Death(NamedTuple):
+    """A process of the server that is gone.
+
+    Attributes:
+        pid: its id.
+        instance: the model instance whose stub it was, None for Triton itself.
+    """
+
+    pid: int
+    instance: str | None
 
 
 class TritonProcess:
@@ -38,14 +49,14 @@ class TritonProcess:
             lock_fd: descriptor that they keep open as long as they live.
         """
         self._process = subprocess.Popen(
-            command,
+            # Triton ends in order when we are killed.
+            [sys.executable, "-I", str(_DIE_WITH_PARENT), str(os.getpid()), *command],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr,
             pass_fds=[lock_fd],
             # Ctrl-C in a terminal reaches us alone, so that Triton is stopped once and in order.
             start_new_session=True,
-            preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509 - no thread of ours runs yet
         )
 
     @property
@@ -53,8 +64,11 @@ class TritonProcess:
         """How Triton has ended, None while it runs."""
         return self._process.poll()
 
-    def stubs(self) -> dict[str, int]:
-        """Process ids of the stubs by model instance (`caption_preprocess_0_1`)."""
+    def stubs(self) -> dict[int, str]:
+        """Model instances (`caption_preprocess_0_1`) by the process ids of their stubs.
+
+        The versions of a model have instances of the same names.
+        """
         stubs = {}
         for directory in Path("/proc").glob("[0-9]*"):
             with suppress(FileNotFoundError, ProcessLookupError):
@@ -63,29 +77,36 @@ class TritonProcess:
                     arguments = (directory / "cmdline").read_text().split("\0")
                     # The instance is the last argument but one; a zombie has no arguments left.
                     name = arguments[-3] if len(arguments) > 2 else f"of process {directory.name}"
-                    stubs[name] = int(directory.name)
+                    stubs[int(directory.name)] = name
         return stubs
 
-    def wait_for_death(self, stubs: Mapping[str, int]) -> str | None:
+    def wait_for_death(
+        self, stubs: Mapping[int, str], timeout_s: float | None = None
+    ) -> Death | None:
         """Waits until Triton or one of its stubs is gone.
 
         The kernel tells. Nothing is asked of the server, so a full queue or a slow request cannot
         be taken for a death.
 
+        Args:
+            stubs: model instances by process ids.
+            timeout_s: seconds to wait, None for ever.
+
         Returns:
-            The model instance whose stub has died, None for Triton itself.
+            Which one is gone, None if all live when the time is over.
         """
-        poll, names = select.poll(), dict[int, str | None]()
+        poll, deaths = select.poll(), dict[int, Death]()
         with ExitStack() as stack:
-            for name, pid in [(None, self._process.pid), *stubs.items()]:
+            for death in (Death(self._process.pid, None), *map(Death._make, stubs.items())):
                 try:
-                    fd = os.pidfd_open(pid)
+                    fd = os.pidfd_open(death.pid)
                 except ProcessLookupError:
-                    return name
+                    return death
                 stack.callback(os.close, fd)
                 poll.register(fd, select.POLLIN)
-                names[fd] = name
-            return names[poll.poll()[0][0]]
+                deaths[fd] = death
+            gone = poll.poll(None if timeout_s is None else 1000 * timeout_s)
+            return deaths[gone[0][0]] if gone else None
 
     def stop(self, timeout_s: float = EXIT_TIMEOUT_S + _KILL_MARGIN_S) -> None:
         """Lets running requests end; after `timeout_s` kills the server and all of its stubs."""
@@ -95,15 +116,3 @@ class TritonProcess:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-
-
-def _die_with(parent: int) -> Callable[[], None]:
-    """Makes the child end in order when we are killed, so that no server is left behind."""
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def set_death_signal() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return set_death_signal

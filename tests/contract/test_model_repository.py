@@ -20,8 +20,9 @@ from ofa.generation.image_generator import ImageGenerator
 from ofa.tasks import TASKS, Task, TaskSettings
 from ofa.tasks.captioning import CaptioningTask
 from ofa_server import config_writer
+from ofa_server.admission import GENERATOR_PARAMETER, MAX_WAITING_PARAMETER
 from ofa_server.installation import STAND_INS
-from ofa_server.model_configs import numpy_dtype
+from ofa_server.model_configs import num_instances, numpy_dtype
 from ofa_server.repository import ENSEMBLE, MEMBERS
 from tests.unit import tiny
 
@@ -212,6 +213,17 @@ def test_queues_are_bounded(configs: dict[str, Any], model: str) -> None:
     assert policy.default_timeout_microseconds > 0
 
 
+def test_the_generator_never_starves_and_its_queue_never_fills(configs: dict[str, Any]) -> None:
+    parameters = configs["preprocess"].parameters
+    limit = int(parameters[MAX_WAITING_PARAMETER].string_value)
+    generator = configs["generator"]
+    assert limit >= 2 * num_instances(generator) * generator.max_batch_size
+    # What the gates of several processes can let pass at worst (ofa_server.admission).
+    assert 2 * limit <= generator.dynamic_batching.default_queue_policy.max_queue_size
+    asked = [step.model_name for step in configs[ENSEMBLE].ensemble_scheduling.step]
+    assert parameters[GENERATOR_PARAMETER].string_value == asked[1]
+
+
 def test_the_generator_batches_and_one_row_is_a_request_elsewhere(configs: dict[str, Any]) -> None:
     sizes = {model: config.max_batch_size for model, config in configs.items()}
     assert sizes.pop("generator") >= 4
@@ -219,8 +231,9 @@ def test_the_generator_batches_and_one_row_is_a_request_elsewhere(configs: dict[
 
 
 def test_no_configuration_holds_a_value_of_a_checkpoint(configs: dict[str, Any]) -> None:
-    for config in configs.values():
-        assert not config.parameters
+    for model, config in configs.items():
+        admission = {GENERATOR_PARAMETER, MAX_WAITING_PARAMETER} if model == "preprocess" else set()
+        assert set(config.parameters) == admission
         assert not config.name
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,11 +47,14 @@ def wait_until(condition: Callable[[], bool], what: str, deadline_s: float) -> N
 
 @dataclass
 class ServeProcess:
-    """One `ofa serve`; its output and Triton's are in `log`."""
+    """One `ofa serve`; its output and Triton's are in `log`.
 
-    repository: Path
+    Its ports are those of gRPC, HTTP (0 for none), metrics and health.
+    """
+
+    repository: Path | str
     log: Path
-    ports: list[int] = field(default_factory=lambda: free_ports(3))
+    ports: list[int] = field(default_factory=lambda: free_ports(4))
     arguments: Sequence[str] = ()
 
     def start(self) -> None:
@@ -67,13 +71,21 @@ class ServeProcess:
 
     @property
     def port_arguments(self) -> list[str]:
-        flags = ("--grpc-port", "--http-port", "--metrics-port")
+        flags = ("--grpc-port", "--http-port", "--metrics-port", "--health-port")
         pairs = zip(flags, map(str, self.ports), strict=True)
         return [word for pair in pairs for word in pair]
 
     @property
     def grpc_address(self) -> str:
         return f"127.0.0.1:{self.ports[0]}"
+
+    def probe(self, path: str) -> tuple[int, str]:
+        """Status and body of the health port's answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.ports[3], timeout=60)
+        with closing(connection):
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
 
     @property
     def output(self) -> str:
@@ -150,17 +162,21 @@ class BareTriton:
     """A tritonserver without `ofa serve`, for models that are no ensemble or do not load."""
 
     address: str
+    metrics_port: int
     log: Path
 
 
 @contextmanager
-def bare_triton(repository: Path, scratch: Path, python_bin: Path) -> Iterator[BareTriton]:
+def bare_triton(
+    repository: Path, scratch: Path, python_bin: Path, arguments: Sequence[str] = ()
+) -> Iterator[BareTriton]:
     """Runs Triton over models of which some may fail to load.
 
     Args:
         repository: folder of models.
         scratch: folder for backends and log.
         python_bin: folder of the `python3` whose packages the models get.
+        arguments: of Triton, beside these.
     """
     installation = find_installation()
     environment = installation.environment()
@@ -179,8 +195,9 @@ def bare_triton(repository: Path, scratch: Path, python_bin: Path) -> Iterator[B
         f"--grpc-port={grpc_port}",
         f"--http-port={http_port}",
         f"--metrics-port={metrics_port}",
+        *arguments,
     ]
-    triton = BareTriton(f"127.0.0.1:{grpc_port}", scratch / "triton.log")
+    triton = BareTriton(f"127.0.0.1:{grpc_port}", metrics_port, scratch / "triton.log")
     with triton.log.open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
     try:

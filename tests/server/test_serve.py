@@ -189,6 +189,18 @@ def test_a_model_that_cannot_be_loaded_is_reported(repository: Path, tmp_path: P
         server.stop()
 
 
+def test_a_damaged_network_is_reported_and_not_served(repository: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "repository"
+    shutil.copytree(repository, broken)
+    with (broken / "caption_generator" / "1" / "model.pt").open("r+b") as file:
+        # In the middle there are weights, which would be loaded without a word.
+        file.seek(0, os.SEEK_END)
+        file.seek(file.tell() // 2)
+        file.write(bytes(range(64)))
+    ports = ServeProcess(broken, tmp_path / "unused.log").port_arguments
+    assert "model.pt is damaged" in failed_start(broken, *ports)
+
+
 def test_a_failed_warm_up_is_reported(tmp_path: Path) -> None:
     failing = (
         "class TritonPythonModel:\n    def execute(self, requests):\n        raise ValueError\n"
@@ -205,11 +217,13 @@ def test_a_missing_libpython_is_reported_and_not_waited_for(
     ldd.write_text("#!/bin/sh\nprintf '\\tlibpython3.11.so.1.0 => not found\\n'\n")
     ldd.chmod(0o755)
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-    assert "libpython3.11.so.1.0, not found" in failed_start(echo_repository, PATH=path)
+    ports = ServeProcess(echo_repository, tmp_path / "unused.log").port_arguments
+    assert "libpython3.11.so.1.0, not found" in failed_start(echo_repository, *ports, PATH=path)
 
 
 def test_it_gives_up_at_its_deadline(echo_repository: Path) -> None:
-    ports = dict(zip(("grpc_port", "http_port", "metrics_port"), free_ports(3), strict=True))
+    names = ("grpc_port", "http_port", "metrics_port", "health_port")
+    ports = dict(zip(names, free_ports(4), strict=True))
     program = (
         "from pathlib import Path\n"
         "from ofa_server.serve import ServeSettings, serve\n"

@@ -17,7 +17,7 @@ class Listed(NamedTuple):
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     platform: str = "ensemble"
-    state: str = "READY"
+    is_ready: bool = True
 
 
 CAPTION = Listed(("image", "num_captions"), ("captions", "scores"))
@@ -33,12 +33,13 @@ class ListingTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.ready = True
         self.num_described = 0
 
-    def RepositoryIndex(  # noqa: N802 - the names are the protocol's
+    def ModelStatistics(  # noqa: N802 - the names are the protocol's
         self, request: object, context: object
-    ) -> service_pb2.RepositoryIndexResponse:
-        response = service_pb2.RepositoryIndexResponse()
+    ) -> service_pb2.ModelStatisticsResponse:
+        response = service_pb2.ModelStatisticsResponse()
         for name, model in self.listed.items():
-            response.models.add(name=name, version="1", state=model.state)
+            if model.is_ready:
+                response.model_stats.add(name=name, version="1")
         return response
 
     def ModelMetadata(  # noqa: N802

@@ -43,7 +43,7 @@ def test_what_is_ready_and_public_and_ours_is_listed(triton: ListingTriton) -> N
         "vqa": VQA,
         "mine_zh": CAPTION,
         "caption_postprocess": CAPTION._replace(platform=""),
-        "broken": CAPTION._replace(state="UNAVAILABLE"),
+        "broken": CAPTION._replace(is_ready=False),
         "resnet": Listed(("data",), ("labels",)),
     }
 
@@ -53,7 +53,7 @@ def test_what_is_ready_and_public_and_ours_is_listed(triton: ListingTriton) -> N
             num_described = triton.num_described
             assert await models.models() == first
             assert triton.num_described == num_described, "what is known is not asked for again"
-            triton.listed["vqa"] = VQA._replace(state="UNAVAILABLE")
+            triton.listed["vqa"] = VQA._replace(is_ready=False)
             assert [model.name for model in await models.models()] == ["mine_zh"]
             triton.listed["vqa"] = CAPTION
             assert [model.task for model in await models.models()] == ["caption"] * 2

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,72 @@ def test_a_missing_member_is_named(echo_repository: Path) -> None:
     member.rename(echo_repository / "other")
     with pytest.raises(ServerError, match="echo needs the model echo_member, which is missing"):
         read_configs(echo_repository)
+
+
+@pytest.fixture
+def network(echo_repository: Path) -> Path:
+    """A network as an export writes one, beside a model that names it."""
+    model = echo_repository / "network"
+    (model / "1").mkdir(parents=True)
+    (model / "config.pbtxt").write_text('backend: "pytorch"\n')
+    with zipfile.ZipFile(model / "1" / "model.pt", "w") as archive:
+        archive.writestr("model/data/0", bytes(range(256)) * 1000)
+    return model / "1" / "model.pt"
+
+
+def check_files(repository: Path) -> None:
+    preflight.check_model_files(repository, read_configs(repository))
+
+
+def test_a_whole_network_passes(echo_repository: Path, network: Path) -> None:
+    check_files(echo_repository)
+
+
+@pytest.mark.parametrize("size", [0, 100, 200_000])
+def test_a_network_that_is_cut_off_is_named(
+    echo_repository: Path, network: Path, size: int
+) -> None:
+    os.truncate(network, size)
+    with pytest.raises(ServerError, match=r"model\.pt is cut off or no network; run `ofa export`"):
+        check_files(echo_repository)
+
+
+def test_a_network_with_another_byte_is_named(echo_repository: Path, network: Path) -> None:
+    with network.open("r+b") as file:
+        file.seek(100_000)
+        byte = file.read(1)[0]
+        file.seek(100_000)
+        file.write(bytes([byte ^ 1]))
+    with pytest.raises(ServerError, match=r"model\.pt is damaged \(at model/data/0\); run `ofa"):
+        check_files(echo_repository)
+
+
+def test_every_version_and_another_file_name_are_looked_at(
+    echo_repository: Path, network: Path
+) -> None:
+    config = network.parents[1] / "config.pbtxt"
+    config.write_text('backend: "pytorch"\ndefault_model_filename: "another.pt"\n')
+    network.rename(network.with_name("another.pt"))
+    (network.parents[1] / "12").mkdir()
+    (network.parents[1] / "12" / "another.pt").touch()
+    with pytest.raises(ServerError, match=r"network/12/another\.pt is cut off"):
+        check_files(echo_repository)
+
+
+def test_a_configuration_without_a_word_is_named(echo_repository: Path) -> None:
+    (echo_repository / "echo_member" / "config.pbtxt").write_text("")
+    with pytest.raises(ServerError, match=r"echo_member/config\.pbtxt names no backend"):
+        check_files(echo_repository)
+
+
+def test_a_missing_warm_up_file_is_named(echo_repository: Path) -> None:
+    with (echo_repository / "echo_member" / "config.pbtxt").open("a") as config:
+        config.write(
+            'model_warmup { name: "example"  batch_size: 1  inputs { key: "image"  value {\n'
+            '  data_type: TYPE_STRING  dims: [ 1 ]  input_data_file: "image" } } }\n'
+        )
+    with pytest.raises(ServerError, match="echo_member/warmup/image is missing"):
+        check_files(echo_repository)
 
 
 # The machine --------------------------------------------------------------------------------------
@@ -155,6 +223,24 @@ def test_one_port_for_two_purposes_is_refused() -> None:
         preflight.check_ports("127.0.0.1", {"gRPC": 8001, "HTTP": 8001})
 
 
+@pytest.mark.parametrize("port", [0, -1, 65536, 99999])
+def test_a_number_that_is_no_port_is_refused(port: int) -> None:
+    with pytest.raises(ServerError, match=f"the health port must be 1 to 65535, not {port}"):
+        preflight.check_ports("127.0.0.1", {"health": port})
+
+
+def test_a_full_disk_for_the_backends_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    found = find_installation()
+    monkeypatch.setattr(installation.shutil, "copytree", no_room)
+    with pytest.raises(ServerError, match=r"MiB free; make room, or set TMPDIR to another folder"):
+        found.prepare_backends(tmp_path)
+
+
 # Shared memory ------------------------------------------------------------------------------------
 
 MIB = 2**20
@@ -176,7 +262,8 @@ def test_the_need_for_shared_memory_follows_from_the_largest_requests(
     echo_repository: Path,
 ) -> None:
     configs = read_configs(echo_repository)
-    assert shared_memory.needed_shared_memory(configs, stand_in=True) == 2 * MIB
+    one = dict.fromkeys(configs, 1)
+    assert shared_memory.needed_shared_memory(configs, one, stand_in=True) == 2 * MIB
     with (echo_repository / "echo_member" / "config.pbtxt").open("a") as config:
         config.write(
             'model_warmup { name: "example"  batch_size: 1\n'
@@ -188,7 +275,9 @@ def test_the_need_for_shared_memory_follows_from_the_largest_requests(
     # Two stubs; a picture of at most 10 MiB, a text of at most 64 KiB and pixels of 3 MiB, once in
     # and once out.
     expected = 2 * (MIB + 2 * (10 * MIB + MIB // 16 + 3 * MIB))
-    assert shared_memory.needed_shared_memory(configs, stand_in=True) == expected
+    assert shared_memory.needed_shared_memory(configs, one, stand_in=True) == expected
+    two = dict.fromkeys(configs, 2)
+    assert shared_memory.needed_shared_memory(configs, two, stand_in=True) == 2 * expected
 
 
 def test_a_small_shared_memory_is_refused(
@@ -197,7 +286,7 @@ def test_a_small_shared_memory_is_refused(
     configs = read_configs(echo_repository)
     monkeypatch.setattr(shared_memory, "needed_shared_memory", lambda *_, **__: 2**60)
     with pytest.raises(ServerError, match=r"MiB free, and these models can need 1099511627776 MiB"):
-        shared_memory.check_shared_memory(configs, stand_in=True)
+        shared_memory.check_shared_memory(configs, {}, stand_in=True)
 
 
 def test_only_regions_that_nobody_holds_are_removed(

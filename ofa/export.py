@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ofa.checkpoint import Checkpoint
 from ofa.errors import OFAError
@@ -20,6 +21,8 @@ from ofa.tensors import Tensors
 
 #: Largest difference of a score between the exported and the eager module.
 _SCORE_TOLERANCE = 1e-4
+#: What an artefact holds beside its weights.
+_MAX_CODE_BYTES = 2**20
 #: Namespaces that every build of libtorch has.
 _OWN_OPERATORS = ("aten", "prim")
 
@@ -72,6 +75,7 @@ def export_generator(
 
     Raises:
         ExportError: the loaded artefact answers a test picture differently.
+        OSError: there is no room for it.
     """
     generator = checkpoint.build_generator()
     task = checkpoint.build_task(limits)
@@ -83,6 +87,7 @@ def export_generator(
     # Scripting comes before the first call, so that no bias computed for a shape is saved.
     scripted = torch.jit.script(lowered)
     operators = foreign_operators(scripted)
+    _reserve(path, generator)
     scripted.save(str(path))  # type: ignore[no-untyped-call]
     eager = generator if precision == "float32" else lowered
     del generator, lowered, scripted
@@ -106,6 +111,20 @@ def export_generator(
         example_outputs=dict(zip(names, outputs, strict=True)),
         score_difference=_score_difference(eager_outputs, exported_outputs),
     )
+
+
+def _reserve(path: Path, generator: nn.Module) -> None:
+    """Tries whether there is room for the weights in float32, which is the most they take.
+
+    torch ends the whole process when a disk is full.
+
+    Raises:
+        OSError: there is not.
+    """
+    tensors = {id(tensor): tensor for tensor in (*generator.parameters(), *generator.buffers())}
+    num_bytes = sum(tensor.nbytes for tensor in tensors.values()) + _MAX_CODE_BYTES
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, num_bytes)
 
 
 def foreign_operators(module: torch.jit.ScriptModule) -> tuple[str, ...]:

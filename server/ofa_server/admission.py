@@ -26,8 +26,9 @@ GENERATOR_PARAMETER, MAX_WAITING_PARAMETER = "generator", "max_waiting_rows"
 
 _GAUGE = "nv_inference_pending_request_count"
 _READ_TIMEOUT_S = 1.0
-#: Seconds between two looks, in proportion to the time waited so far: a generator whose batches
-#: last long is looked at rarely, and never so late that it runs out of rows.
+#: Seconds between two looks, as a share of what the wait has lasted or, if it was longer, of what
+#: the one before has. Waits last about as long as batches, so a generator whose batches are long is
+#: looked at rarely, and never so late that it runs out of rows.
 _MIN_WAIT_S, _MAX_WAIT_S, _WAIT_SHARE = 0.01, 0.2, 0.5
 
 
@@ -58,6 +59,7 @@ class Gate:
         self._num_gates = num_gates
         self._sleep = sleep
         self._budget = 0
+        self._last_wait = 0.0
 
     def wait(self) -> None:
         """Waits until one more request may pass."""
@@ -67,9 +69,12 @@ class Gate:
             # Rounded up: a place that is free is never left empty.
             self._budget = max(0, -(-free // self._num_gates))
             if not self._budget:
-                pause = min(max(_WAIT_SHARE * waited, _MIN_WAIT_S), _MAX_WAIT_S)
+                share = _WAIT_SHARE * max(waited, self._last_wait)
+                pause = min(max(share, _MIN_WAIT_S), _MAX_WAIT_S)
                 self._sleep(pause)
                 waited += pause
+        if waited:
+            self._last_wait = waited
         self._budget -= 1
 
 

@@ -65,12 +65,16 @@ def test_it_looks_more_rarely_the_longer_it_waits() -> None:
         assert pause in {0.01, 0.2} or pause <= sum(pauses[:number]) / 2 + 1e-9
 
 
-def test_who_waited_once_does_not_wait_longer_the_next_time() -> None:
+def test_the_next_wait_is_expected_to_be_like_the_last() -> None:
     pauses: list[float] = []
-    gate = Gate(Generator(16, 16, 16, 15, 16, 15), 16, 2, pauses.append)
+    gate = Gate(Generator(*[16] * 6, 15, 16, 16, 15, 16, 15), 16, 2, pauses.append)
     gate.wait()
+    first = sum(pauses)
     gate.wait()
-    assert pauses[-1] == pauses[0]
+    assert pauses[6:] == [pytest.approx(first / 2)] * 2
+    gate.wait()
+    assert len(pauses) == 9
+    assert pauses[8] == pytest.approx(first / 2)
 
 
 class HadToWaitError(Exception):

@@ -227,7 +227,9 @@ def test_a_version_that_does_not_load_harms_nobody(echo_models: Path, tmp_path: 
         add_member_version(echo_models, 3, MODEL)
         with grpcclient.InferenceServerClient(server.grpc_address) as client:
             # Triton tries again with every look at the repository.
-            wait_until(lambda: server.output.count("loading: echo_member:2") > 1, "another", 60)
+            failed = "failed to load 'echo_member' version 2"
+            count = server.output.count(failed)
+            wait_until(lambda: server.output.count(failed) > count, "another", START_DEADLINE_S)
             (echo_models / "echo_member" / "2").rename(tmp_path / "removed")
             wait_until(lambda: has_version(client, "echo_member", 3), "version 3", START_DEADLINE_S)
             assert has_version(client, "echo_member", 1)

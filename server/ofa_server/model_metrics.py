@@ -117,8 +117,11 @@ class ModelMetrics:
         self._tell_once()
 
     def _tell_once(self) -> None:
-        for number in self._numbers:
-            number.tell()
+        try:
+            for number in self._numbers:
+                number.tell()
+        except Exception as error:  # noqa: BLE001 - a second's figures are lost, not all later ones
+            pb_utils.Logger.log_error(f"the figures of {self._member} were not taken: {error}")
 
 
 class PreprocessMetrics(ModelMetrics):

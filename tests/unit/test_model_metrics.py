@@ -102,6 +102,24 @@ def test_what_was_told_is_not_told_again(preprocess: Any) -> None:
     assert requests_told("failed", "preprocess") == 1
 
 
+def test_a_failure_of_triton_costs_no_later_figures(
+    preprocess: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pb_utils = sys.modules["triton_python_backend_utils"]
+
+    def fail(*_: object) -> None:
+        raise pb_utils.TritonModelException("no shared memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Metric, "increment", fail)
+        preprocess.failed()
+        preprocess._tell_once()
+    preprocess.failed()
+    preprocess.close()
+    assert requests_told("failed", "preprocess") == 1
+    assert "the figures of preprocess were not taken: no shared memory" in pb_utils.log
+
+
 def test_stages_add_up(preprocess: Any) -> None:
     for seconds in (0.25, 0.5):
         preprocess.add_stage("resize", seconds)

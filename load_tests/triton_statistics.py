@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import NamedTuple, Self
 
 import tritonclient.grpc
+from tritonclient.utils import InferenceServerException
 
 
 class ModelStatistics(NamedTuple):
@@ -46,11 +50,127 @@ def read_statistics(server: str) -> dict[str, ModelStatistics]:
             compute_infer=times.compute_infer.ns,
             compute_output=times.compute_output.ns,
         )
-        others = readings.get(model.name, ModelStatistics())
-        readings[model.name] = ModelStatistics(
-            *(ours + theirs for ours, theirs in zip(version, others, strict=True))
-        )
+        _add(readings, model.name, version)
     return readings
+
+
+def _add(readings: dict[str, ModelStatistics], name: str, statistics: ModelStatistics) -> None:
+    others = readings.get(name, ModelStatistics())
+    readings[name] = ModelStatistics(
+        *(ours + theirs for ours, theirs in zip(statistics, others, strict=True))
+    )
+
+
+class Reading(NamedTuple):
+    """What all servers together had done at a time, in seconds since 1970."""
+
+    time: float
+    models: dict[str, ModelStatistics]
+
+
+class Watch:
+    """Reads the statistics of servers once a second, for as long as its block lasts.
+
+    Args:
+        servers: HOST:PORT of each.
+        on_reading: called with the readings after each.
+
+    Attributes:
+        readings: in order; the first is from before the block, the last from after it. One at
+            which a server did not answer is left out.
+    """
+
+    def __init__(
+        self, servers: Sequence[str], on_reading: Callable[[Sequence[Reading]], None]
+    ) -> None:
+        self._servers = servers
+        self._on_reading = on_reading
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self.readings: list[Reading] = []
+
+    def __enter__(self) -> Self:
+        self._read()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._read()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(1.0):
+            self._read()
+
+    def _read(self) -> None:
+        models: dict[str, ModelStatistics] = {}
+        try:
+            for server in self._servers:
+                for name, statistics in read_statistics(server).items():
+                    _add(models, name, statistics)
+        except InferenceServerException:
+            return
+        self.readings.append(Reading(time.time(), models))
+        self._on_reading(self.readings)
+
+
+def between(readings: Sequence[Reading], start: float, end: float) -> dict[str, ModelStatistics]:
+    """Return what each model did between two times, by the readings that are nearest to them."""
+    if not readings:
+        return {}
+    first, last = (
+        min(readings, key=lambda reading: abs(reading.time - moment)) for moment in (start, end)
+    )
+    return subtract(last.models, first.models)
+
+
+#: What the names of an ensemble's members end on, in the order in which a request passes them.
+MEMBERS = ("preprocess", "generator", "postprocess")
+
+
+class Share(NamedTuple):
+    """Where the requests of an ensemble spent their time in the server: means, in milliseconds.
+
+    Attributes:
+        total_ms: from the server's first to its last.
+        queue_ms: waiting, for any of the members.
+        compute_ms: in any of them, the transfer of tensors counted; a request that shared an
+            execution counts the whole execution.
+        infer_ms: of that, in the generator itself.
+        batch: rows that the generator got at once.
+    """
+
+    total_ms: float
+    queue_ms: float
+    compute_ms: float
+    infer_ms: float
+    batch: float
+
+
+def share_of(ensemble: str, models: Mapping[str, ModelStatistics]) -> Share | None:
+    """Return where an ensemble's requests were; None if it answered none."""
+    whole = models.get(ensemble, ModelStatistics())
+    members = [models.get(f"{ensemble}_{name}", ModelStatistics()) for name in MEMBERS]
+    generator = members[1]
+    if not whole.num_requests or not generator.num_executions:
+        return None
+    return Share(
+        total_ms=_mean_ms([whole.total], whole),
+        queue_ms=sum(_mean_ms([member.queue], member) for member in members),
+        compute_ms=sum(_mean_ms(member[-3:], member) for member in members),
+        infer_ms=_mean_ms([generator.compute_infer], generator),
+        batch=generator.num_requests / generator.num_executions,
+    )
+
+
+def _mean_ms(times: Iterable[int], model: ModelStatistics) -> float:
+    return sum(times) / max(model.num_requests, 1) / 1e6
 
 
 def subtract(

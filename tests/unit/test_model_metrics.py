@@ -139,33 +139,23 @@ def test_an_answer_counts_and_its_length_is_told(model_metrics: ModuleType) -> N
     assert sorted(told("ofa_answer_tokens").values) == [3, 7, 7]
 
 
-def test_the_manifest_tells_what_is_served(model_metrics: ModuleType, tmp_path: Path) -> None:
-    manifest = {
+def test_the_export_tells_what_is_served(model_metrics: ModuleType, tmp_path: Path) -> None:
+    identity = {
         "task": "image-captioning",
         "language": "zh",
         "checkpoint": "some-checkpoint",
-        "weights_sha256": "0123456789abcdef0123",
+        "weights": "0123456789ab",
         "precision": "bfloat16",
         "device": "cpu",
-        "versions": {"torch": "2.13.0"},
+        "torch": "2.13.0",
     }
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "identity.json").write_text(json.dumps(identity))
     model_metrics.PreprocessMetrics(PREPROCESS, tmp_path).close()
-    info = told(
-        "ofa_model_info",
-        task="image-captioning",
-        language="zh",
-        checkpoint="some-checkpoint",
-        weights="0123456789ab",
-        precision="bfloat16",
-        device="cpu",
-        torch="2.13.0",
-    )
-    assert info.total == 1
+    assert told("ofa_model_info", **identity).total == 1
     assert 0 < told("ofa_model_load_timestamp_seconds").total <= time.time()
 
 
-def test_an_export_without_a_manifest_is_served_as_unknown(preprocess: Any) -> None:
+def test_an_export_without_an_identity_is_served_as_unknown(preprocess: Any) -> None:
     names = ("task", "language", "checkpoint", "weights", "precision", "device", "torch")
     assert told("ofa_model_info", **dict.fromkeys(names, "unknown")).total == 1
 

@@ -34,13 +34,13 @@ class Authority:
             x509.KeyUsage(**signing),
         )
 
-    def certify(self, host: str) -> Certificate:
-        """A certificate for a host of this name."""
+    def certify(self, host: str, hours: int = 1) -> Certificate:
+        """A certificate for a host of this name; for less than no hours it has ended already."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
         alternative = x509.SubjectAlternativeName([x509.DNSName(host)])
         return Certificate(
-            self._sign(name, key.public_key(), alternative),
+            self._sign(name, key.public_key(), alternative, hours=hours),
             key.private_bytes(
                 serialization.Encoding.PEM,
                 serialization.PrivateFormat.PKCS8,
@@ -49,7 +49,11 @@ class Authority:
         )
 
     def _sign(
-        self, name: x509.Name, key: ec.EllipticCurvePublicKey, *extensions: x509.ExtensionType
+        self,
+        name: x509.Name,
+        key: ec.EllipticCurvePublicKey,
+        *extensions: x509.ExtensionType,
+        hours: int = 1,
     ) -> bytes:
         now = dt.datetime.now(dt.timezone.utc)  # noqa: UP017 - Python 3.10 runs this too
         extensions += (
@@ -62,8 +66,8 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(hours=1))
-            .not_valid_after(now + dt.timedelta(hours=1))
+            .not_valid_before(now - dt.timedelta(hours=24))
+            .not_valid_after(now + dt.timedelta(hours=hours))
         )
         for extension in extensions:
             is_critical = isinstance(extension, (x509.BasicConstraints, x509.KeyUsage))

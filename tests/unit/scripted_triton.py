@@ -135,6 +135,10 @@ def scripted_server(
             if credentials is None
             else server.add_secure_port(address, credentials)
         )
+        # Of the standard health check: SERVING, in protobuf.
+        check = grpc.unary_unary_rpc_method_handler(lambda *_: b"\x08\x01")
+        health = grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": check})
+        server.add_generic_rpc_handlers((health,))
         triton.address = f"127.0.0.1:{port}"
         server.start()
         try:

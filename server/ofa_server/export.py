@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from ofa_server.repository import (
     staged_export,
     version_of,
 )
-from ofa_server.versions import ENSEMBLE, MANIFEST
+from ofa_server.versions import ENSEMBLE, IDENTITY, MANIFEST
 from ofa_server.warmup import write_warmup_files
 
 if TYPE_CHECKING:
@@ -193,10 +193,9 @@ def _write(
             task.save(version_of(models[member]))
         _write_warmups(models, task, report)
         manifest = _manifest(arguments, name, folder, checkpoint, task, report)
-        # Preprocess tells the metrics port what it serves, and sees no folder but its own.
-        for model in (ENSEMBLE, "preprocess"):
-            text = json.dumps(manifest, indent=2) + "\n"
-            (version_of(models[model]) / MANIFEST).write_text(text)
+        (version_of(models[ENSEMBLE]) / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        identity = json.dumps(_identity(manifest), indent=2) + "\n"
+        (version_of(models["preprocess"]) / IDENTITY).write_text(identity)
     return [model.name for model in models.values()]
 
 
@@ -212,6 +211,16 @@ def _write_warmups(models: Mapping[str, Path], task: Task, report: ExportReport)
 
 def _take(specs: Sequence[TensorSpec], tensors: Tensors) -> Tensors:
     return {spec.name: tensors[spec.name] for spec in specs}
+
+
+def _identity(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """What tells checkpoints apart in the figures, whose preprocess sees no folder but its own."""
+    names = ("task", "language", "checkpoint", "precision", "device")
+    return {
+        **{name: manifest[name] for name in names},
+        "weights": manifest["weights_sha256"][:12],
+        "torch": manifest["versions"]["torch"],
+    }
 
 
 def _manifest(

@@ -20,6 +20,8 @@ from ofa_server.errors import ServerError
 from ofa_server.model_configs import ModelConfig, read_config
 
 MANIFEST = "manifest.json"
+#: In preprocess: the manifest's facts that are labels of `ofa_model_info`.
+IDENTITY = "identity.json"
 ENSEMBLE = "ensemble"
 MEMBERS = ("preprocess", "generator", "postprocess")
 

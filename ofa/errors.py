@@ -3,7 +3,8 @@
 OFAError
 ├── CheckpointError         a checkpoint folder that is incomplete or contradicts itself
 └── RequestError            the caller's input cannot be served; the message is meant for them
-    ├── InvalidImageError   not a picture, or over a limit
+    ├── InvalidImageError   not a picture, or broken
+    │   └── ImageTooLargeError  over a limit
     ├── InvalidTextError    not a text, or over a limit
     └── InvalidOptionError  an unknown generation option, or a value out of range
 """
@@ -23,6 +24,10 @@ class RequestError(OFAError):
 
 class InvalidImageError(RequestError):
     """The bytes are not a picture that can be decoded, or it is over a limit."""
+
+
+class ImageTooLargeError(InvalidImageError):
+    """The picture is over a limit: of its bytes, its pixels or its scans."""
 
 
 class InvalidTextError(RequestError):

@@ -113,6 +113,12 @@ def export_generator(
     )
 
 
+def foreign_operators(module: torch.jit.ScriptModule) -> tuple[str, ...]:
+    """Names of the operators of a module, in all that it calls, that are not PyTorch's own."""
+    names: list[str] = torch.jit.export_opnames(module)  # type: ignore[no-untyped-call]
+    return tuple(sorted({name for name in names if name.partition("::")[0] not in _OWN_OPERATORS}))
+
+
 def _check_room(path: Path, generator: nn.Module, precision: str) -> None:
     """Compares the free space with what the weights take; torch ends the process when it is full.
 
@@ -126,12 +132,6 @@ def _check_room(path: Path, generator: nn.Module, precision: str) -> None:
             f"{path.parent} has {free / 1e6:,.0f} MB free, and {path.name} takes at least "
             f"{needed / 1e6:,.0f} MB; make room, or export to another disk"
         )
-
-
-def foreign_operators(module: torch.jit.ScriptModule) -> tuple[str, ...]:
-    """Names of the operators of a module, in all that it calls, that are not PyTorch's own."""
-    names: list[str] = torch.jit.export_opnames(module)  # type: ignore[no-untyped-call]
-    return tuple(sorted({name for name in names if name.partition("::")[0] not in _OWN_OPERATORS}))
 
 
 def _score_difference(eager: Sequence[Tensor], exported: Sequence[Tensor]) -> float:

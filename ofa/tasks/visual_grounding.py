@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ofa.image import decode_image
 from ofa.tasks.settings import TaskSettings
 from ofa.tasks.task import IMAGE, TEXT, Task, TaskTensors, read_text
 from ofa.tensors import Tensors, TensorSpec
@@ -63,9 +62,9 @@ class VisualGroundingTask(Task):
 
     def picture(self, request: Tensors) -> dict[str, npt.NDArray[Any]]:
         """The pixels, and the size that they had."""
-        image = decode_image(request[IMAGE.name].item())
+        image = self.decode(request)
         return {
-            "patch_images": self.resize(image),
+            "patch_images": self.patch_image(image),
             _IMAGE_SIZE.name: np.array(image.size, np.int32),
         }
 

@@ -36,6 +36,7 @@ from ofa_server.shared_memory import check_shared_memory, own_regions
 from ofa_server.stop_signals import StopRequested, raise_on_next_signal
 from ofa_server.threads import thread_variables
 from ofa_server.torch_runtime import check_torch
+from ofa_server.tracing import otlp_endpoint, tracing_arguments
 from ofa_server.triton_process import BROKEN_EXIT_TIMEOUT_S, EXIT_TIMEOUT_S, Death, TritonProcess
 
 
@@ -59,6 +60,7 @@ class ServeSettings:
         model_control: "poll" where versions come and go while it runs, else "none".
         response_cache_bytes: memory for answers that are given again to the same request, 0 for
             none.
+        otlp_endpoint: where Triton's traces go, None for nowhere.
         start_deadline_s: seconds until the last warm-up answer must have come back. Loading the
             largest checkpoint from a slow disk is a matter of minutes.
     """
@@ -74,6 +76,7 @@ class ServeSettings:
     admin_key_file: Path | None = None
     model_control: str = NONE
     response_cache_bytes: int = 0
+    otlp_endpoint: str | None = None
     start_deadline_s: float = 600.0
 
 
@@ -138,6 +141,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="memory for answers that are given again, without being computed, to a request that "
         "is the same byte for byte (default: none)",
     )
+    parser.add_argument(
+        "--otlp-endpoint",
+        type=otlp_endpoint,
+        metavar="URL",
+        help="collector that traces are sent to by OTLP over HTTP, http://HOST:4318/v1/traces "
+        "(default: none)",
+    )
 
 
 def _seconds(text: str) -> float:
@@ -180,6 +190,7 @@ def _settings(arguments: argparse.Namespace, repository: Path) -> ServeSettings:
         admin_key_file=arguments.admin_key_file,
         model_control=arguments.model_control,
         response_cache_bytes=arguments.response_cache_bytes,
+        otlp_endpoint=arguments.otlp_endpoint,
     )
 
 
@@ -309,8 +320,12 @@ def _triton_command(
         f"--grpc-port={settings.grpc_port}",
         f"--metrics-address={settings.host}",
         f"--metrics-port={settings.metrics_port}",
+        # Percentiles (and their errors) beside the counters; few, as preprocess reads the page too.
+        "--metrics-config=summary_latencies=true",
+        "--metrics-config=summary_quantiles=0.5:0.05,0.9:0.01,0.99:0.001",
         f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
         *restricting_arguments(admin_key),
+        *tracing_arguments(settings.otlp_endpoint),
         *model_control_arguments(settings.model_control),
     ]
     if settings.response_cache_bytes:

@@ -1,157 +1,189 @@
-"""The Helm chart: what helm and the API's schemas accept, and what neither of them looks at."""
+"""The Helm chart: what helm, the API's schemas and those of custom resources accept."""
 
+import json
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
-CHART = ROOT / "kubernetes" / "ofa-triton"
-TOOLS = ROOT / ".venv-ops" / "bin"
+from tests.contract.chart import (
+    CASES,
+    CHART,
+    RECIPES,
+    ROOT,
+    TOOLS,
+    Manifest,
+    of_kind,
+    render,
+    run,
+    template,
+    values_of,
+)
+from tests.contract.kserve_schema import faults
 
-VARIANTS = {
-    "default": [],
-    "headless": ["service.headless=true"],
-    "gpu": ["resources.limits.nvidia\\.com/gpu=1", "nodeSelector.accelerator=l4"],
-    "nfs": ["modelRepository.persistentVolumeClaim=null", "modelRepository.nfs.server=files",
-            "modelRepository.nfs.path=/models"],
-    "ports": ["service.type=LoadBalancer", "service.grpcPort=443", "replicas=3"],
-}  # fmt: skip
-
-
-def run(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    program = TOOLS / tool
-    assert program.is_file(), f"{program} is missing: run `make ops-tools`"
-    return subprocess.run(
-        [program, *arguments], capture_output=True, text=True, timeout=60, check=False
-    )
-
-
-def render(*values: str) -> str:
-    settings = [argument for value in values for argument in ("--set", value)]
-    rendered = run("helm", "template", "captioner", str(CHART), "--namespace", "vision", *settings)
-    assert rendered.returncode == 0, rendered.stderr
-    return rendered.stdout
+#: Groups of custom resources, whose schemas are in .venv-ops/crd_models.
+CUSTOM = ("gateway.networking.k8s.io/", "keda.sh/", "monitoring.coreos.com/")
+#: Kubernetes ends side cars after the server from 1.29 on.
+SECURED_SINCE = (1, 29)
 
 
-def deployment(*values: str) -> dict[str, Any]:
-    [manifest] = [
-        document
-        for document in yaml.safe_load_all(render(*values))
-        if document["kind"] == "Deployment"
-    ]
-    return manifest
+def is_custom(manifest: Manifest) -> bool:
+    return bool(manifest["apiVersion"].startswith(CUSTOM))
 
 
-def service(*values: str) -> dict[str, Any]:
-    [manifest] = [
-        document
-        for document in yaml.safe_load_all(render(*values))
-        if document["kind"] == "Service"
-    ]
-    return manifest
+def faults_of_custom(manifests: list[Manifest]) -> list[str]:
+    checked = run("node", TOOLS.parent / "crd_models" / "validate.js", text=json.dumps(manifests))
+    assert checked.returncode == 0, checked.stderr
+    return checked.stdout.splitlines()
 
 
-def container(*values: str) -> dict[str, Any]:
-    [only] = deployment(*values)["spec"]["template"]["spec"]["containers"]
-    return only
+def check_core(manifests: list[Manifest], kubernetes: str, folder: Path) -> tuple[int, str]:
+    file = folder / "rendered.yaml"
+    file.write_text(yaml.safe_dump_all(manifests))
+    checked = run("kubernetes-validate", "-k", kubernetes, "--strict", file)
+    return checked.returncode, checked.stdout + checked.stderr
 
 
-def test_helm_lint_is_clean() -> None:
-    linted = run("helm", "lint", "--strict", str(CHART))
+@pytest.mark.parametrize("case", CASES)
+def test_helm_lint_is_clean(case: str) -> None:
+    linted = run("helm", "lint", "--strict", CHART, "--kube-version", "1.31.0", *values_of(case))
     assert linted.returncode == 0, linted.stdout + linted.stderr
 
 
 @pytest.mark.parametrize("kubernetes", ["1.25.0", "1.31.0", "1.37.0"])
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_manifests_are_valid(variant: str, kubernetes: str, tmp_path: Path) -> None:
-    manifests = tmp_path / "rendered.yaml"
-    manifests.write_text(render(*VARIANTS[variant]))
-    checked = run("kubernetes-validate", "-k", kubernetes, "--strict", str(manifests))
-    assert checked.returncode == 0, checked.stdout + checked.stderr
-    # An unknown kind only warns.
-    assert "WARN" not in checked.stdout + checked.stderr
+@pytest.mark.parametrize("case", CASES)
+def test_manifests_are_valid(case: str, kubernetes: str, tmp_path: Path) -> None:
+    if case == "secured" and tuple(map(int, kubernetes.split(".")[:2])) < SECURED_SINCE:
+        refused = template(*values_of(case), kubernetes=kubernetes)
+        assert refused.returncode != 0
+        assert "security needs Kubernetes 1.29 or later" in refused.stderr
+        return
+    manifests = [manifest for manifest in render(case) if not is_custom(manifest)]
+    status, report = check_core(manifests, kubernetes, tmp_path)
+    assert status == 0, report
+    # A kind that it does not know only makes it warn.
+    assert "WARN" not in report
+    assert report.count("passed for resource") == len(manifests)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_custom_resources_are_valid(case: str) -> None:
+    custom = [manifest for manifest in render(case) if is_custom(manifest)]
+    kinds = {manifest["kind"] for manifest in custom}
+    monitored = {"GRPCRoute", "PodMonitor", "PrometheusRule"}
+    assert kinds == (monitored if case == "monitored" else set())
+    assert faults_of_custom(custom) == []
+
+
+@pytest.mark.parametrize("recipe", ["canary.yaml", "keda.yaml"])
+def test_recipes_are_valid(recipe: str) -> None:
+    manifests = list(yaml.safe_load_all((RECIPES / recipe).read_text()))
+    assert manifests
+    assert all(map(is_custom, manifests))
+    assert faults_of_custom(manifests) == []
+
+
+def test_an_unknown_field_would_be_refused(tmp_path: Path) -> None:
+    manifests = render("monitored")
+    [core] = of_kind(manifests, "PodDisruptionBudget")
+    core["spec"]["maxUnavailble"] = 1
+    status, report = check_core([core], "1.37.0", tmp_path)
+    assert status != 0
+    assert "maxUnavailble" in report
+
+    [custom] = of_kind(manifests, "PodMonitor")
+    custom["spec"]["podMetricsEndpoints"][0]["prt"] = "metrics"
+    assert [fault.partition(": ")[2] for fault in faults_of_custom([custom])] == [
+        "spec.podMetricsEndpoints.0.prt is no field"
+    ]
+    assert faults_of_custom([core]) == [
+        f"policy/v1 PodDisruptionBudget {core['metadata']['name']}: no schema is known"
+    ]
 
 
 @pytest.mark.parametrize(
-    "value",
+    "values",
     [
         "replicaz=2",
         "replicas=-1",
         "replicas=many",
-        "sharedMemorySize=4GGi",
-        "resources.limits.memory=4GGi",
-        "service.grpcPort=70000",
-        "service.headless=true,service.type=NodePort",
         "image.tagg=1",
+        "modelRepository.from=disk",
+        "modelRepository.claim=",
+        "modelRepository.from=export",
+        "modelRepository.from=s3",
+        "modelRepository.from=s3,modelRepository.s3.url=https://files,modelRepository.s3.secret=key",
+        "modelRepository.hostPath.path=/models",
+        "resources.memory=4GGi",
+        "resources.memory=4096",
+        "resources.cpu=4cores",
+        "resources.gpus=0.5",
+        "sharedMemory.size=512",
+        "sharedMemory.ensembles=0",
+        "startupSeconds=601",
+        "drainSeconds=0",
+        "rollingUpdate.maxSurge=0",
+        "rollingUpdate.maxSurge=1x",
+        "arguments=--http-port",
+        "otlpEndpoint=collector:4318",
+        "service.type=ExternalName",
+        "security.tlsSecret=tls",
+        "security.clientsSecret=clients",
+        "security.tlsSecret=tls,security.clientsSecret=clients,grpcRoute.parentRefs[0].name=public",
+        "networkPolicy.clients[0].pods=all",
+        "grpcRoute.parentRefs[0].namespace=gateways",
+        "autoscaling.queueToComputeRatio=much",
+        "monitoring.enabled=yes please",
+        "gateway.replicas=-1",
+        "tolerations=all",
     ],
 )
-def test_wrong_values_are_refused(value: str) -> None:
-    rendered = run("helm", "template", "captioner", str(CHART), "--set", value)
+def test_wrong_values_are_refused(values: str) -> None:
+    rendered = template("--set", values)
     assert rendered.returncode != 0
     assert "values don't meet the specifications of the schema" in rendered.stderr
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_the_service_finds_the_pods(variant: str) -> None:
-    spec = deployment(*VARIANTS[variant])["spec"]
-    labels = spec["template"]["metadata"]["labels"]
-    for selector in (
-        spec["selector"]["matchLabels"],
-        service(*VARIANTS[variant])["spec"]["selector"],
-    ):
-        assert selector
-        assert selector.items() <= labels.items()
-    named = {port["name"] for port in container(*VARIANTS[variant])["ports"]}
-    targets = {port["targetPort"] for port in service(*VARIANTS[variant])["spec"]["ports"]}
-    assert targets == named == {"grpc", "http", "metrics"}
+def test_the_page_names_values_and_files_that_there_are() -> None:
+    page = ROOT / "docs" / "kubernetes.md"
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    named = re.findall(r"`(?:--set )?([a-z]\w+(?:\.\w+)*)(?:=[^`]*)?`", page.read_text())
+    paths = [name.split(".") for name in named if name.split(".")[0] in values]
+    assert len(paths) > 20
+    for path in paths:
+        found: Any = values
+        for key in path:
+            assert key in found, ".".join(path)
+            found = found[key]
+    links = re.findall(r"\]\((\.\./[^)#]+)", page.read_text())
+    assert len(links) > 5
+    assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-def test_a_headless_service_has_no_address() -> None:
-    assert service("service.headless=true")["spec"]["clusterIP"] == "None"
-    assert "clusterIP" not in service()["spec"]
+def kserve_service() -> Manifest:
+    manifest: Manifest = yaml.safe_load((RECIPES / "kserve.yaml").read_text())
+    return manifest
 
 
-def test_volumes_are_mounted_and_sized() -> None:
-    pod = deployment("sharedMemorySize=2Gi")["spec"]["template"]["spec"]
-    volumes = {volume["name"]: volume for volume in pod["volumes"]}
-    mounts = {mount["mountPath"]: mount for mount in container()["volumeMounts"]}
-    assert {mount["name"] for mount in mounts.values()} == set(volumes)
-    shared_memory = volumes[mounts["/dev/shm"]["name"]]["emptyDir"]
-    assert shared_memory == {"medium": "Memory", "sizeLimit": "2Gi"}
-    assert mounts["/models"]["readOnly"] is True
+def test_the_kserve_recipe_is_valid(tmp_path: Path) -> None:
+    service = kserve_service()
+    assert service["apiVersion"] == "serving.kserve.io/v1beta1"
+    assert list(faults(service, "V1beta1InferenceService")) == []
+    # A predictor is a pod and a few fields of KServe's own.
+    own = {"minReplicas", "maxReplicas"}
+    spec = {key: value for key, value in service["spec"]["predictor"].items() if key not in own}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": service["metadata"], "spec": spec}
+    status, report = check_core([pod], "1.37.0", tmp_path)
+    assert status == 0, report
 
 
-def test_the_pod_has_no_privileges() -> None:
-    pod = deployment()["spec"]["template"]["spec"]
-    assert pod["automountServiceAccountToken"] is False
-    assert pod["securityContext"]["runAsNonRoot"] is True
-    assert container()["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
-
-
-def test_shutdown_leaves_time_to_drain() -> None:
-    values = ("shutdown.delaySeconds=20", "shutdown.drainSeconds=60")
-    spec = deployment(*values)["spec"]["template"]["spec"]
-    assert container(*values)["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "20"]
-    assert spec["terminationGracePeriodSeconds"] > 20 + 60
-
-
-def test_startup_may_take_as_long_as_it_says() -> None:
-    probe = container("startupSeconds=92")["startupProbe"]
-    assert 92 <= probe["periodSeconds"] * probe["failureThreshold"] < 92 + probe["periodSeconds"]
-
-
-def test_the_user_and_ports_are_those_of_the_image() -> None:
-    dockerfile = (ROOT / "docker" / "Dockerfile.server").read_text()
-    pod = deployment()["spec"]["template"]["spec"]["securityContext"]
-    assert f"USER {pod['runAsUser']}:{pod['runAsGroup']}" in dockerfile
-    exposed = re.search(r"^EXPOSE (.+)$", dockerfile, re.MULTILINE)
-    assert exposed is not None
-    assert set(exposed[1].split()) == {str(port["containerPort"]) for port in container()["ports"]}
+def test_a_wrong_kserve_recipe_would_be_refused() -> None:
+    service = kserve_service()
+    service["spec"]["predictor"] |= {"minReplica": 1, "maxReplicas": "8", "containers": {}}
+    assert list(faults(service, "V1beta1InferenceService")) == [
+        ".spec.predictor.maxReplicas is no int",
+        ".spec.predictor.containers is no list",
+        ".spec.predictor.minReplica is no field",
+    ]

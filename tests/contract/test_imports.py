@@ -50,10 +50,11 @@ def test_the_client_knows_neither_the_library_nor_torch() -> None:
     assert not files_in("client/") & importers_of("ofa", "ofa_server", "torch", "transformers")
 
 
-def test_only_the_adapters_and_the_stand_in_touch_pb_utils() -> None:
+def test_only_adapters_metrics_and_the_stand_in_touch_pb_utils() -> None:
     assert importers_of("triton_python_backend_utils") == {
         Path("server/ofa_server/adapters.py"),
         Path("server/ofa_server/backends/pytorch/model.py"),
+        Path("server/ofa_server/model_metrics.py"),
     }
 
 

@@ -162,17 +162,21 @@ class BareTriton:
     """A tritonserver without `ofa serve`, for models that are no ensemble or do not load."""
 
     address: str
+    metrics_port: int
     log: Path
 
 
 @contextmanager
-def bare_triton(repository: Path, scratch: Path, python_bin: Path) -> Iterator[BareTriton]:
+def bare_triton(
+    repository: Path, scratch: Path, python_bin: Path, arguments: Sequence[str] = ()
+) -> Iterator[BareTriton]:
     """Runs Triton over models of which some may fail to load.
 
     Args:
         repository: folder of models.
         scratch: folder for backends and log.
         python_bin: folder of the `python3` whose packages the models get.
+        arguments: of Triton, beside these.
     """
     installation = find_installation()
     environment = installation.environment()
@@ -191,8 +195,9 @@ def bare_triton(repository: Path, scratch: Path, python_bin: Path) -> Iterator[B
         f"--grpc-port={grpc_port}",
         f"--http-port={http_port}",
         f"--metrics-port={metrics_port}",
+        *arguments,
     ]
-    triton = BareTriton(f"127.0.0.1:{grpc_port}", scratch / "triton.log")
+    triton = BareTriton(f"127.0.0.1:{grpc_port}", metrics_port, scratch / "triton.log")
     with triton.log.open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
     try:

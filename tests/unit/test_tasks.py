@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ofa.errors import InvalidTextError
+from ofa.errors import InvalidImageError, InvalidTextError
 from ofa.tasks import TASKS, Task, load_task
-from ofa.tasks.task import MAX_TEXT_BYTES, TEXT
+from ofa.tasks.task import MAX_TEXT_BYTES, STAGES, TEXT
 from ofa.tensors import Tensors, TensorSpec
 from ofa.tokenizer import ChineseTokenizer
 from tests.unit import tiny
@@ -137,3 +137,33 @@ def test_chinese_prompts_are_tokenised_in_chinese(
     source_ids = task.preprocess(request)["source_ids"].tolist()
     expected = ChineseTokenizer(chinese_tokenizer_folder).encode(task.prompt(request), 256)
     assert source_ids[: len(expected)] == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_preprocess_tells_of_its_stages(name: str, tokenizer_folder: Path) -> None:
+    task = make_task(name, tokenizer_folder, labels=LABELS)
+    stages: list[tuple[str, float]] = []
+    task.on_stage = lambda stage, seconds: stages.append((stage, seconds))
+    task.preprocess(task.example_request())
+    expected = STAGES if task.has_picture() else ("tokenize",)
+    assert [stage for stage, _ in stages] == list(expected)
+    assert all(seconds > 0 for _, seconds in stages)
+
+
+def test_a_stage_that_refuses_is_told_of_too(tokenizer_folder: Path) -> None:
+    task = make_task("image-captioning", tokenizer_folder)
+    stages: list[str] = []
+    task.on_stage = lambda stage, _: stages.append(stage)
+    with pytest.raises(InvalidImageError):
+        task.preprocess(make_request(image=b"no picture"))
+    assert stages == ["decode"]
+
+
+def test_the_length_of_an_answer_is_its_best_hypothesis_without_the_end(
+    tokenizer_folder: Path,
+) -> None:
+    task = make_task("image-captioning", tokenizer_folder)
+    best, other = word_ids(task, " a dog"), word_ids(task, " a dog a dog a dog")
+    assert task.answer_length(make_hypotheses([best, other])) == len(best)
+    assert task.answer_length(make_hypotheses([[], other])) == 0
+    assert task.answer_length({"label_log_probs": np.zeros(3, np.float32)}) is None

@@ -321,12 +321,16 @@ def test_our_client_knows_that_such_a_request_is_not_to_be_sent_again(envoy: Env
         asking.summarize("a" * 60_000, model="x" * 11_600_000)
 
 
-def test_a_compressed_message_is_refused(stranger: grpc.Channel) -> None:
+def test_a_compressed_message_is_refused(envoy: EnvoyProcess, stranger: grpc.Channel) -> None:
     # Of a few kilobytes, Triton would make these ten megabytes.
     message = inference("caption", 10_000_000)
     answer = ("UNIMPLEMENTED", "compressed messages are not taken")
     for compression in (grpc.Compression.Gzip, grpc.Compression.Deflate):
         assert refused(stranger, MODEL_INFER, message, compression=compression) == answer
+    # Triton itself unpacks it, and refuses no more than what is in it.
+    with grpc.insecure_channel(client_address(envoy)) as direct:
+        status, _ = refused(direct, MODEL_INFER, message, compression=grpc.Compression.Gzip)
+    assert status == "INVALID_ARGUMENT"
 
 
 @pytest.mark.parametrize("member", [*MEMBERS, "generator"])

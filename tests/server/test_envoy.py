@@ -395,6 +395,7 @@ def test_one_request_too_many_is_refused_at_once(tmp_path: Path) -> None:
         return CAPTIONS
 
     with scripted_server() as triton, ExitStack() as stack:
+        stack.callback(may_answer.set)
         triton.answer = answer_late
         port = int(triton.address.rpartition(":")[2])
         envoy = stack.enter_context(envoy_in_front_of(port, tmp_path))

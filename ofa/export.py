@@ -13,13 +13,15 @@ from torch import Tensor
 
 from ofa.checkpoint import Checkpoint
 from ofa.errors import OFAError
-from ofa.lowering import lower
+from ofa.lowering import lower, lower_portably
 from ofa.options import OptionLimits
 from ofa.tasks import Task
 from ofa.tensors import Tensors
 
 #: Largest difference of a score between the exported and the eager module.
 _SCORE_TOLERANCE = 1e-4
+#: Namespaces that every build of libtorch has.
+_OWN_OPERATORS = ("aten", "prim")
 
 
 class ExportReport(NamedTuple):
@@ -27,12 +29,15 @@ class ExportReport(NamedTuple):
 
     Attributes:
         torch_version: of the exporter; the runtime must be as new.
+        operators: names of those in the artefact that are not PyTorch's own (outside of `aten::`
+            and `prim::`), sorted; not every build of libtorch has them.
         example_row: what the two modules were compared on.
         example_outputs: the exported module's answer to it.
         score_difference: largest difference between eager and exported floats.
     """
 
     torch_version: str
+    operators: tuple[str, ...]
     example_row: Tensors
     example_outputs: Tensors
     score_difference: float
@@ -48,6 +53,8 @@ def export_generator(
     limits: OptionLimits,
     precision: str = "float32",
     device: str = "cpu",
+    *,
+    portable: bool = False,
 ) -> ExportReport:
     """Write the checkpoint's generator to `path` and check it against the eager one.
 
@@ -61,6 +68,7 @@ def export_generator(
         limits: largest options that the artefact will be asked for.
         precision: one of `ofa.lowering.PRECISIONS[device]`.
         device: kind of device that the artefact will run on, "cpu" or "cuda".
+        portable: use PyTorch's own operators only; for `ofa.lowering.PORTABLE_PRECISIONS[device]`.
 
     Raises:
         ExportError: the loaded artefact answers a test picture differently.
@@ -68,11 +76,16 @@ def export_generator(
     generator = checkpoint.build_generator()
     task = checkpoint.build_task(limits)
     image_size = checkpoint.task_config.patch_image_size
-    lowered = lower(generator, image_size, precision, device)
+    if portable:
+        lowered = lower_portably(generator, precision)
+    else:
+        lowered = lower(generator, image_size, precision, device)
     # Scripting comes before the first call, so that no bias computed for a shape is saved.
-    torch.jit.script(lowered).save(str(path))  # type: ignore[no-untyped-call]
+    scripted = torch.jit.script(lowered)
+    operators = foreign_operators(scripted)
+    scripted.save(str(path))  # type: ignore[no-untyped-call]
     eager = generator if precision == "float32" else lowered
-    del generator, lowered
+    del generator, lowered, scripted
     on = torch.device(device if torch.cuda.is_available() else "cpu")
     exported = torch.jit.load(str(path), map_location=on)  # type: ignore[no-untyped-call]
     row = task.preprocess(task.example_request())
@@ -88,10 +101,17 @@ def export_generator(
     outputs = [tensor[0].cpu().numpy() for tensor in exported_outputs]
     return ExportReport(
         torch_version=torch.__version__,
+        operators=operators,
         example_row=row,
         example_outputs=dict(zip(names, outputs, strict=True)),
         score_difference=_score_difference(eager_outputs, exported_outputs),
     )
+
+
+def foreign_operators(module: torch.jit.ScriptModule) -> tuple[str, ...]:
+    """Names of the operators of a module, in all that it calls, that are not PyTorch's own."""
+    names: list[str] = torch.jit.export_opnames(module)  # type: ignore[no-untyped-call]
+    return tuple(sorted({name for name in names if name.partition("::")[0] not in _OWN_OPERATORS}))
 
 
 def _score_difference(eager: Sequence[Tensor], exported: Sequence[Tensor]) -> float:

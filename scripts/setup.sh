@@ -37,7 +37,7 @@ say "Triton server (nvidia-pytriton, 50 MB; only its binary is used, so without 
 pip_install --no-deps nvidia-pytriton
 
 say "this checkout and everything else"
-pip_install --no-build-isolation --editable ".[export,server,gateway,evaluate,training,dev]" --editable ./client
+pip_install --no-build-isolation --editable ".[export,server,s3,gateway,evaluate,training,dev]" --editable ./client
 
 touch .venv/.setup-stamp
 say "done: .venv/bin/ofa and .venv/bin/ofa-client"

@@ -11,10 +11,13 @@ from torch import nn
 from ofa.lowering.for_cpu import CPU_PRECISIONS, lower_for_cpu
 from ofa.lowering.for_cuda import CUDA_PRECISIONS, lower_for_cuda
 
-__all__ = ["PRECISIONS", "lower"]
+__all__ = ["PORTABLE_PRECISIONS", "PRECISIONS", "lower", "lower_portably"]
 
 #: What can be exported for a device, by its name.
 PRECISIONS = {"cpu": tuple(CPU_PRECISIONS), "cuda": tuple(CUDA_PRECISIONS)}
+#: What can be exported with PyTorch's own operators only. On CPUs float16 and int8 are FBGEMM's and
+#: oneDNN's.
+PORTABLE_PRECISIONS = {"cpu": ("float32", "bfloat16"), "cuda": PRECISIONS["cuda"]}
 
 
 def lower(
@@ -34,3 +37,16 @@ def lower(
     if device == "cuda":
         return lower_for_cuda(generator, CUDA_PRECISIONS[precision])
     return lower_for_cpu(generator, image_size, CPU_PRECISIONS[precision])
+
+
+def lower_portably(generator: nn.Module, precision: str = "float32") -> nn.Module:
+    """As `lower`, with PyTorch's own operators only (`aten::`), which every build of it has.
+
+    On a CPU, an answer's last bits can depend on its neighbours in the batch.
+
+    Args:
+        generator: is not changed.
+        precision: one of `PORTABLE_PRECISIONS` for the device that it will run on.
+    """
+    # What is made for GPUs has no others, and runs wherever the dtype does.
+    return lower_for_cuda(generator, CUDA_PRECISIONS[precision])

@@ -74,18 +74,24 @@ def _declaration(spec: TensorSpec, width: int) -> str:
 
 
 def step(
-    model_name: str, inputs: Mapping[str, str], outputs: Mapping[str, str], width: int, remark: str
+    model_name: str,
+    version: int,
+    inputs: Mapping[str, str],
+    outputs: Mapping[str, str],
+    width: int,
+    remark: str,
 ) -> str:
     """One step of an ensemble.
 
     Args:
         model_name: which model runs.
+        version: of it.
         inputs: tensor names in the ensemble by those in the model.
         outputs: the same for what the model gives.
         width: of the longest name in the model.
         remark: about outputs that have another name in the ensemble, in front of the first.
     """
-    lines = [f'      model_name: "{model_name}"', "      model_version: -1"]
+    lines = [f'      model_name: "{model_name}"', f"      model_version: {version}"]
     lines += [_map_line("input_map", *names, width) for names in inputs.items()]
     is_first = True
     for name, in_ensemble in outputs.items():

@@ -39,6 +39,10 @@ _ENSEMBLE = """\
 
 platform: "ensemble"
 
+# The version of the checkpoint that answers. The steps name the same one of every member, so no
+# answer mixes two. `ofa switch` rewrites the numbers (docs/versions.md).
+version_policy: {{ specific {{ versions: [ {version} ] }} }}
+
 # One row a request. Batches are formed by the generator's scheduler out of many requests, which
 # keeps answers of different lengths apart.
 max_batch_size: 1
@@ -61,6 +65,8 @@ _PREPROCESS = """\
 # here: one error inside the generator would fail every request of its batch.
 
 backend: "python"
+
+{versions}
 
 # One row a request: any other batch dimension is refused by Triton as INVALID_ARGUMENT.
 max_batch_size: 1
@@ -85,6 +91,8 @@ _GENERATOR = """\
 
 backend: "pytorch"
 
+{versions}
+
 max_batch_size: {max_batch_size}
 
 {tensors}
@@ -105,6 +113,8 @@ _POSTPROCESS = """\
 
 backend: "python"
 
+{versions}
+
 max_batch_size: 1
 
 {tensors}
@@ -116,6 +126,10 @@ instance_group [ {{ kind: KIND_CPU  count: 1 }} ]
 # being generated, without it 4 ms (captions, 16 clients on two cores: 64 against 101 pictures a
 # second). What can arrive is bounded by the generator's queue.
 """
+
+_VERSIONS = """\
+# Every version in this folder is loaded. The ensemble says which one answers.
+version_policy: { all {} }"""
 
 #: Rows that the generator answers at once.
 _MAX_BATCH_SIZE = 8
@@ -165,7 +179,7 @@ _ADMISSION = (
 
 
 def write_configs(
-    tensors: TaskTensors, members: Mapping[str, str], device: str = "cpu"
+    tensors: TaskTensors, members: Mapping[str, str], device: str = "cpu", version: int = 1
 ) -> dict[str, str]:
     """Writes the four configurations of a task.
 
@@ -173,19 +187,20 @@ def write_configs(
         tensors: what travels between client, preprocess, generator and postprocess.
         members: under which name the ensemble finds `preprocess`, `generator` and `postprocess`.
         device: "cpu" or "cuda", that the generator is made for.
+        version: of the members, that the ensemble answers with.
 
     Returns:
         The text of config.pbtxt for `ensemble` and each member.
     """
     return {
-        "ensemble": _ensemble(tensors, members),
+        "ensemble": _ensemble(tensors, members, version),
         "preprocess": _preprocess(tensors, members["generator"]),
         "generator": _generator(tensors, device),
         "postprocess": _postprocess(tensors),
     }
 
 
-def _ensemble(tensors: TaskTensors, members: Mapping[str, str]) -> str:
+def _ensemble(tensors: TaskTensors, members: Mapping[str, str], version: int) -> str:
     shapes = _answer_shapes(tensors)
     results, *_ = answer = [spec.name for spec in tensors.answer]
     longest = "; T is the longest of them in tokens, EOS included" * ("[n, T]" in shapes.values())
@@ -212,7 +227,8 @@ def _ensemble(tensors: TaskTensors, members: Mapping[str, str]) -> str:
             },
             shapes=shapes,
         ),
-        steps=_steps(tensors, members),
+        steps=_steps(tensors, members, version),
+        version=version,
     )
 
 
@@ -223,6 +239,7 @@ def _preprocess(tensors: TaskTensors, generator: str) -> str:
         "normalises. The side is the checkpoint's, so it is not written here."
     )
     return _PREPROCESS.format(
+        versions=_VERSIONS,
         tensors=interface(
             tensors.request, _row(tensors), {"patch_images": remark}, shapes=_INNER_SHAPES
         ),
@@ -241,6 +258,7 @@ def _generator(tensors: TaskTensors, device: str) -> str:
         "asked for."
     )
     return _GENERATOR.format(
+        versions=_VERSIONS,
         tensors=interface(
             tensors.generator_inputs,
             tensors.generator_outputs,
@@ -264,12 +282,13 @@ def _postprocess(tensors: TaskTensors) -> str:
         "a neighbour in its batch."
     )
     return _POSTPROCESS.format(
+        versions=_VERSIONS,
         tensors=interface(
             _unique(tensors.generator_outputs, tensors.kept),
             tensors.answer,
             {"num_hypotheses": remark},
             shapes={**_INNER_SHAPES, **_answer_shapes(tensors)},
-        )
+        ),
     )
 
 
@@ -295,7 +314,7 @@ def _answer_shapes(tensors: TaskTensors) -> dict[str, str]:
     }
 
 
-def _steps(tensors: TaskTensors, members: Mapping[str, str]) -> str:
+def _steps(tensors: TaskTensors, members: Mapping[str, str], version: int) -> str:
     public = {spec.name for spec in (*tensors.request, *tensors.answer)}
     row = _inner_names(_row(tensors), "resolved", public)
     found = _inner_names(tensors.generator_outputs, "found", public)
@@ -318,7 +337,8 @@ def _steps(tensors: TaskTensors, members: Mapping[str, str]) -> str:
         "an answer cannot have the name that the client knows."
     )
     return ",\n".join(
-        step(members[member], inputs, outputs, width, remark) for member, inputs, outputs in steps
+        step(members[member], version, inputs, outputs, width, remark)
+        for member, inputs, outputs in steps
     )
 
 

@@ -21,12 +21,11 @@ from ofa.tensors import Tensors, TensorSpec
 from ofa_server.errors import ServerError
 from ofa_server.processor import default_precision, multiplies_int8
 from ofa_server.repository import (
-    ENSEMBLE,
-    MANIFEST,
     add_warmup,
     staged_export,
     version_of,
 )
+from ofa_server.versions import ENSEMBLE, MANIFEST
 from ofa_server.warmup import write_warmup_files
 
 if TYPE_CHECKING:
@@ -36,6 +35,8 @@ if TYPE_CHECKING:
 
 #: ModelScope's name of each task by its own.
 _TASK_NAMES = {task.ensemble: name for name, task in TASKS.items()}
+#: `ofa.lowering.PORTABLE_PRECISIONS` has the others; that module imports torch.
+_NOT_PORTABLE = ("float16", "int8")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,8 +64,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--name",
-        help="what clients ask for; an earlier export of that name is replaced "
-        "(default: the task's: caption, vqa, grounding ...)",
+        help="what clients ask for; an earlier export of that name is replaced, unless --version "
+        "adds to it (default: the task's: caption, vqa, grounding ...)",
+    )
+    parser.add_argument(
+        "--version",
+        type=int,
+        metavar="N",
+        help="put beside the versions that an earlier export of that name has; `ofa switch` makes "
+        "it the one that answers, see docs/versions.md",
     )
     parser.add_argument(
         "--precision",
@@ -78,6 +86,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["cpu", "cuda"],
         default="cpu",
         help="what the model is made for (default: cpu); int8 is for CPUs only",
+    )
+    parser.add_argument(
+        "--portable",
+        action="store_true",
+        help="use PyTorch's own operators only, which every libtorch has that is as new; slower on "
+        "CPUs (docs/precision.md)",
     )
     for flag, what in (("--max-beam-size", "beam_size"), ("--max-length", "max_length")):
         parser.add_argument(
@@ -107,6 +121,11 @@ def run(arguments: argparse.Namespace) -> None:
             "--precision int8 needs a processor with AVX512-VNNI, AVX-VNNI or AMX; others cut "
             "sums of products off"
         )
+    if arguments.portable and arguments.device == "cpu" and arguments.precision in _NOT_PORTABLE:
+        raise ServerError(
+            f"--portable and --precision {arguments.precision} exclude each other: on CPUs its "
+            "products are not PyTorch's own operators; float32 and bfloat16 can be portable"
+        )
     folder = fetch_checkpoint(arguments.checkpoint)
     # torch takes seconds to import, and `ofa serve` shares this command.
     from ofa.checkpoint import load_checkpoint
@@ -123,11 +142,18 @@ def run(arguments: argparse.Namespace) -> None:
     )
     task = checkpoint.build_task(limits)
     name = task.ensemble if arguments.name is None else arguments.name
-    with staged_export(arguments.repository, name, task.tensors, arguments.device) as models:
+    with staged_export(
+        arguments.repository, name, task.tensors, arguments.device, arguments.version
+    ) as models:
         print("writing model.pt and comparing it with the eager model", flush=True)
         model_file = version_of(models["generator"]) / "model.pt"
         report = export_generator(
-            checkpoint, model_file, limits, arguments.precision, arguments.device
+            checkpoint,
+            model_file,
+            limits,
+            arguments.precision,
+            arguments.device,
+            portable=arguments.portable,
         )
         for member in ("preprocess", "postprocess"):
             task.save(version_of(models[member]))
@@ -138,7 +164,8 @@ def run(arguments: argparse.Namespace) -> None:
             text = json.dumps(manifest, indent=2) + "\n"
             (version_of(models[model]) / MANIFEST).write_text(text)
     names = ", ".join(model.name for model in models.values())
-    print(f"wrote {names} to {arguments.repository}", flush=True)
+    which = "" if arguments.version is None else f"version {arguments.version} of "
+    print(f"wrote {which}{names} to {arguments.repository}", flush=True)
 
 
 def _write_warmups(models: Mapping[str, Path], task: Task, report: ExportReport) -> None:
@@ -174,6 +201,7 @@ def _manifest(
         "weights_sha256": checkpoint.weights_sha256,
         "precision": arguments.precision,
         "device": arguments.device,
+        "operators": list(report.operators),
         "limits": asdict(task.settings.limits),
         "input_shapes": {name: list(value.shape) for name, value in row.items()},
         "score_difference": report.score_difference,

@@ -29,13 +29,19 @@ def read_configs(repository: Path) -> Mapping[str, ModelConfig]:
     if not repository.is_dir():
         raise ServerError(f"there is no model repository {repository}; `ofa export` writes one")
     folders = sorted(folder for folder in repository.iterdir() if folder.is_dir())
-    configs = {folder.name: _read_config(folder) for folder in folders}
+    configs = {folder.name: _read_complete(folder) for folder in folders}
     if not any(is_ensemble(config) for config in configs.values()):
         raise ServerError(f"{repository} holds no ensemble to serve; `ofa export` writes one")
     for name, config in configs.items():
         for step in config.ensemble_scheduling.step:
             if step.model_name not in configs:
                 raise ServerError(f"{name} needs the model {step.model_name}, which is missing")
+            version = repository / step.model_name / str(step.model_version)
+            # -1 stands for the latest, whatever its number.
+            if step.model_version > 0 and not version.is_dir():
+                raise ServerError(
+                    f"{name} needs version {version.name} of {step.model_name}, which is missing"
+                )
     return configs
 
 
@@ -60,16 +66,25 @@ def numpy_dtype(data_type: int) -> np.dtype[Any]:
     return np.dtype(triton_to_np_dtype("BYTES" if name == "STRING" else name))
 
 
-def _read_config(folder: Path) -> ModelConfig:
+def read_config(folder: Path) -> ModelConfig:
+    """Reads a model's config.pbtxt.
+
+    Raises:
+        ServerError: it is missing or cannot be parsed.
+    """
     file = folder / "config.pbtxt"
     if not file.is_file():
         raise ServerError(f"{folder} has no config.pbtxt, and Triton starts with no such folder")
     try:
-        config = text_format.Parse(file.read_text("utf-8"), model_config_pb2.ModelConfig())
+        return text_format.Parse(file.read_text("utf-8"), model_config_pb2.ModelConfig())
     except (text_format.ParseError, UnicodeDecodeError) as error:
         raise ServerError(f"{file} cannot be parsed: {error}") from error
     except OSError as error:
         raise ServerError(f"{file} cannot be read: {error.strerror}") from error
+
+
+def _read_complete(folder: Path) -> ModelConfig:
+    config = read_config(folder)
     versions = [version for version in folder.iterdir() if version.name.isdecimal()]
     if not versions:
         raise ServerError(f"{folder} has no version of the model in it")

@@ -27,7 +27,7 @@ def wait_until_ready(
     address: str,
     warmups: Mapping[str, list[grpcclient.InferInput]],
     deadline_s: float,
-) -> dict[str, int]:
+) -> dict[int, str]:
     """Waits for every model, then for an answer of every ensemble.
 
     Args:
@@ -37,7 +37,7 @@ def wait_until_ready(
         deadline_s: seconds that all of this may take.
 
     Returns:
-        Process ids of the stubs by model instance.
+        Model instances by the process ids of their stubs.
 
     Raises:
         ServerError: Triton has ended, an ensemble has failed, or the time is over.

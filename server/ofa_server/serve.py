@@ -16,6 +16,13 @@ from ofa_server.errors import ServerError
 from ofa_server.health import Health, State, health_port
 from ofa_server.installation import Installation, find_installation
 from ofa_server.model_configs import is_ensemble, read_configs
+from ofa_server.model_control import (
+    NONE,
+    POLL,
+    model_control_arguments,
+    triton_process,
+    versions_at_once,
+)
 from ofa_server.preflight import (
     check_libraries,
     check_model_files,
@@ -24,9 +31,11 @@ from ofa_server.preflight import (
     check_response_cache,
 )
 from ofa_server.readiness import read_warmup, wait_until_ready
+from ofa_server.s3_repository import SCHEME, local_repository
 from ofa_server.shared_memory import check_shared_memory, own_regions
 from ofa_server.stop_signals import StopRequested, raise_on_next_signal
 from ofa_server.threads import thread_variables
+from ofa_server.torch_runtime import check_torch
 from ofa_server.tracing import otlp_endpoint, tracing_arguments
 from ofa_server.triton_process import BROKEN_EXIT_TIMEOUT_S, EXIT_TIMEOUT_S, Death, TritonProcess
 
@@ -46,6 +55,7 @@ class ServeSettings:
             are told that the server is not ready any more.
         admin_key_file: holds the key without which Triton's models, shared memory, traces and log
             cannot be controlled; None for one that nobody knows.
+        model_control: "poll" where versions come and go while it runs, else "none".
         response_cache_bytes: memory for answers that are given again to the same request, 0 for
             none.
         otlp_endpoint: where Triton's traces go, None for nowhere.
@@ -61,6 +71,7 @@ class ServeSettings:
     health_port: int = 8003
     drain_seconds: float = 0.0
     admin_key_file: Path | None = None
+    model_control: str = NONE
     response_cache_bytes: int = 0
     otlp_endpoint: str | None = None
     start_deadline_s: float = 600.0
@@ -68,7 +79,12 @@ class ServeSettings:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ofa serve`."""
-    parser.add_argument("--repository", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "--repository",
+        required=True,
+        metavar="DIR",
+        help="folder of models, or s3://[http://HOST:PORT/]BUCKET/PREFIX, which is copied first",
+    )
     parser.add_argument("--host", default=ServeSettings.host)
     parser.add_argument("--grpc-port", type=int, default=ServeSettings.grpc_port, metavar="PORT")
     parser.add_argument(
@@ -103,6 +119,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "has one)",
     )
     parser.add_argument(
+        "--model-control",
+        choices=[NONE, POLL],
+        default=ServeSettings.model_control,
+        help="poll: load versions of checkpoints that come, unload those that go, and answer with "
+        "the one that `ofa switch` names (default: %(default)s)",
+    )
+    parser.add_argument(
         "--response-cache-bytes",
         type=int,
         default=ServeSettings.response_cache_bytes,
@@ -133,8 +156,22 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ServerError: Triton cannot be started, or it or one of its Python processes has died.
     """
-    settings = ServeSettings(
-        repository=arguments.repository.resolve(),
+    if arguments.model_control == POLL and arguments.repository.startswith(SCHEME):
+        raise ServerError(
+            "--model-control poll looks at a folder, and what lies on S3 is copied once; upload "
+            "the version, `ofa switch --offline`, and start servers again"
+        )
+    raise_on_next_signal()
+    try:
+        with local_repository(arguments.repository) as repository:
+            serve(_settings(arguments, repository))
+    except StopRequested:
+        print("stopped", flush=True)
+
+
+def _settings(arguments: argparse.Namespace, repository: Path) -> ServeSettings:
+    return ServeSettings(
+        repository=repository,
         host=arguments.host,
         grpc_port=arguments.grpc_port,
         http_port=arguments.http_port,
@@ -142,14 +179,10 @@ def run(arguments: argparse.Namespace) -> None:
         health_port=arguments.health_port,
         drain_seconds=arguments.drain_seconds,
         admin_key_file=arguments.admin_key_file,
+        model_control=arguments.model_control,
         response_cache_bytes=arguments.response_cache_bytes,
         otlp_endpoint=arguments.otlp_endpoint,
     )
-    raise_on_next_signal()
-    try:
-        serve(settings)
-    except StopRequested:
-        print("stopped", flush=True)
 
 
 def serve(settings: ServeSettings) -> NoReturn:
@@ -175,7 +208,11 @@ def _serve(settings: ServeSettings, ports: Mapping[str, int], health: Health) ->
     check_libraries(installation)
     check_numpy(installation)
     check_model_files(settings.repository, configs)
-    check_shared_memory(configs, stand_in=not installation.has_pytorch)
+    warning = check_torch(installation, settings.repository, ensembles)
+    if warning is not None:
+        print(f"warning: {warning}", flush=True)
+    versions = versions_at_once(settings.repository, configs, settings.model_control)
+    check_shared_memory(configs, versions, stand_in=not installation.has_pytorch)
     with tempfile.TemporaryDirectory(prefix="ofa-serve-") as scratch, own_regions() as regions:
         backends = installation.prepare_backends(Path(scratch))
         print(f"starting Triton with {', '.join(configs)}", flush=True)
@@ -186,7 +223,7 @@ def _serve(settings: ServeSettings, ports: Mapping[str, int], health: Health) ->
             **thread_variables(os.environ, configs),
             METRICS_URL: f"http://{host}:{settings.metrics_port}/metrics",
         }
-        triton = TritonProcess(command, environment, regions.lock_fd)
+        triton = triton_process(settings.model_control)(command, environment, regions.lock_fd)
         grpc_address = f"{host}:{settings.grpc_port}"
         try:
             stubs = wait_until_ready(triton, grpc_address, warmups, settings.start_deadline_s)
@@ -213,7 +250,7 @@ def _serve(settings: ServeSettings, ports: Mapping[str, int], health: Health) ->
 
 
 def _watch(
-    triton: TritonProcess, stubs: Mapping[str, int], health: Health, drain_seconds: float
+    triton: TritonProcess, stubs: Mapping[int, str], health: Health, drain_seconds: float
 ) -> Death:
     """Waits for a death, or for a signal and the end of the drain that it begins.
 
@@ -279,6 +316,7 @@ def _triton_command(
         f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
         *restricting_arguments(admin_key),
         *tracing_arguments(settings.otlp_endpoint),
+        *model_control_arguments(settings.model_control),
     ]
     if settings.response_cache_bytes:
         command += [

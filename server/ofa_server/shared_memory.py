@@ -62,15 +62,17 @@ def own_regions() -> Iterator[Regions]:
         _remove_regions(prefix)
 
 
-def check_shared_memory(configs: Mapping[str, ModelConfig], *, stand_in: bool) -> None:
-    """Compares /dev/shm with what the models can need at once.
+def check_shared_memory(
+    configs: Mapping[str, ModelConfig], versions: Mapping[str, int], *, stand_in: bool
+) -> None:
+    """Compares /dev/shm with what the models can need at once; arguments as below.
 
     Raises:
         ServerError: it is too small. Triton would start, and fail single requests under load.
     """
     stats = os.statvfs(_DIRECTORY)
     free = stats.f_bavail * stats.f_frsize
-    needed = needed_shared_memory(configs, stand_in=stand_in)
+    needed = needed_shared_memory(configs, versions, stand_in=stand_in)
     if free < needed:
         raise ServerError(
             f"{_DIRECTORY} has {free // _MIB} MiB free, and these models can need "
@@ -78,20 +80,24 @@ def check_shared_memory(configs: Mapping[str, ModelConfig], *, stand_in: bool) -
         )
 
 
-def needed_shared_memory(configs: Mapping[str, ModelConfig], *, stand_in: bool) -> int:
+def needed_shared_memory(
+    configs: Mapping[str, ModelConfig], versions: Mapping[str, int], *, stand_in: bool
+) -> int:
     """Bytes of shared memory that full batches of the largest requests take.
 
     An answer counts as no larger than its request, which pictures that are drawn are not.
 
     Args:
         configs: the models by name.
+        versions: how many of each are loaded at once.
         stand_in: PyTorch models run in a Python stub, too.
     """
     in_stubs = {"python", "pytorch"} if stand_in else {"python"}
     return sum(
-        num_instances(config)
+        versions[name]
+        * num_instances(config)
         * (_STUB_BYTES + _COPIES * max(1, config.max_batch_size) * _request_bytes(config))
-        for config in configs.values()
+        for name, config in configs.items()
         if config.backend in in_stubs
     )
 

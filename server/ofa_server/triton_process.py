@@ -27,9 +27,11 @@ class Death(NamedTuple):
     """A process of the server that is gone.
 
     Attributes:
+        pid: its id.
         instance: the model instance whose stub it was, None for Triton itself.
     """
 
+    pid: int
     instance: str | None
 
 
@@ -62,8 +64,11 @@ class TritonProcess:
         """How Triton has ended, None while it runs."""
         return self._process.poll()
 
-    def stubs(self) -> dict[str, int]:
-        """Process ids of the stubs by model instance (`caption_preprocess_0_1`)."""
+    def stubs(self) -> dict[int, str]:
+        """Model instances (`caption_preprocess_0_1`) by the process ids of their stubs.
+
+        The versions of a model have instances of the same names.
+        """
         stubs = {}
         for directory in Path("/proc").glob("[0-9]*"):
             with suppress(FileNotFoundError, ProcessLookupError):
@@ -72,11 +77,11 @@ class TritonProcess:
                     arguments = (directory / "cmdline").read_text().split("\0")
                     # The instance is the last argument but one; a zombie has no arguments left.
                     name = arguments[-3] if len(arguments) > 2 else f"of process {directory.name}"
-                    stubs[name] = int(directory.name)
+                    stubs[int(directory.name)] = name
         return stubs
 
     def wait_for_death(
-        self, stubs: Mapping[str, int], timeout_s: float | None = None
+        self, stubs: Mapping[int, str], timeout_s: float | None = None
     ) -> Death | None:
         """Waits until Triton or one of its stubs is gone.
 
@@ -84,24 +89,24 @@ class TritonProcess:
         be taken for a death.
 
         Args:
-            stubs: process ids by model instance.
+            stubs: model instances by process ids.
             timeout_s: seconds to wait, None for ever.
 
         Returns:
             Which one is gone, None if all live when the time is over.
         """
-        poll, names = select.poll(), dict[int, str | None]()
+        poll, deaths = select.poll(), dict[int, Death]()
         with ExitStack() as stack:
-            for name, pid in [(None, self._process.pid), *stubs.items()]:
+            for death in (Death(self._process.pid, None), *map(Death._make, stubs.items())):
                 try:
-                    fd = os.pidfd_open(pid)
+                    fd = os.pidfd_open(death.pid)
                 except ProcessLookupError:
-                    return Death(name)
+                    return death
                 stack.callback(os.close, fd)
                 poll.register(fd, select.POLLIN)
-                names[fd] = name
+                deaths[fd] = death
             gone = poll.poll(None if timeout_s is None else 1000 * timeout_s)
-            return Death(names[gone[0][0]]) if gone else None
+            return deaths[gone[0][0]] if gone else None
 
     def stop(self, timeout_s: float = EXIT_TIMEOUT_S + _KILL_MARGIN_S) -> None:
         """Lets running requests end; after `timeout_s` kills the server and all of its stubs."""

@@ -52,7 +52,7 @@ class ServeProcess:
     Its ports are those of gRPC, HTTP (0 for none), metrics and health.
     """
 
-    repository: Path
+    repository: Path | str
     log: Path
     ports: list[int] = field(default_factory=lambda: free_ports(4))
     arguments: Sequence[str] = ()

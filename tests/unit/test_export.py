@@ -10,7 +10,7 @@ import torch
 from ofa.checkpoint import Checkpoint, load_checkpoint
 from ofa.errors import CheckpointError
 from ofa.export import ExportError, export_generator, stack_rows
-from ofa.lowering import PRECISIONS
+from ofa.lowering import PORTABLE_PRECISIONS, PRECISIONS
 from ofa.options import OptionLimits
 from tests.unit import tiny
 
@@ -92,9 +92,50 @@ def test_an_artefact_for_gpus_answers_where_there_is_none(
     ours, theirs = (each.example_outputs["hypothesis_scores"] for each in (report, expected))
     np.testing.assert_allclose(ours, theirs, atol=tolerance)
     assert ours.dtype == np.float32
-    archive = torch.jit.load(str(tmp_path / "gpu.pt"))
-    names = torch.jit.export_opnames(archive)
-    assert {name.partition("::")[0] for name in names} <= {"aten", "prim"}
+    assert report.operators == ()
+    assert namespaces(tmp_path / "gpu.pt") <= {"aten", "prim"}
+
+
+def namespaces(path: Path) -> set[str]:
+    """Of every operator of an archive, in every method of every module and in every block."""
+    found = set()
+
+    def walk(graph: Any) -> None:
+        for node in graph.nodes():
+            found.add(node.kind().partition("::")[0])
+            for block in node.blocks():
+                walk(block)
+
+    for module in torch.jit.load(str(path)).modules():
+        for name in module._c._method_names():
+            walk(module._c._get_method(name).inlined_graph)
+    return found
+
+
+@pytest.mark.parametrize("precision", PORTABLE_PRECISIONS["cpu"])
+def test_a_portable_artefact_has_pytorch_s_own_operators_only(
+    checkpoint: Checkpoint, tmp_path: Path, precision: str
+) -> None:
+    own, packed = tmp_path / "portable.pt", tmp_path / "packed.pt"
+    report = export_generator(checkpoint, own, LIMITS, precision, portable=True)
+    expected = export_generator(checkpoint, packed, LIMITS, precision)
+    assert report.operators == ()
+    assert namespaces(own) <= {"aten", "prim"}
+    assert "mkldnn::_linear_pointwise" in expected.operators
+    assert {name.partition("::")[0] for name in expected.operators} <= namespaces(packed)
+    if precision == "float32":
+        ids = (each.example_outputs["token_ids"] for each in (report, expected))
+        np.testing.assert_array_equal(*ids)
+
+
+@pytest.mark.parametrize("device", PRECISIONS)
+def test_every_foreign_operator_is_named(
+    checkpoint: Checkpoint, tmp_path: Path, device: str
+) -> None:
+    for precision in PRECISIONS[device]:
+        report = export_generator(checkpoint, tmp_path / "m.pt", LIMITS, precision, device)
+        named = {name.partition("::")[0] for name in report.operators}
+        assert namespaces(tmp_path / "m.pt") - {"aten", "prim"} == named
 
 
 def test_limits_that_do_not_fit_are_refused_before_anything_is_written(

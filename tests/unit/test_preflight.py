@@ -262,7 +262,8 @@ def test_the_need_for_shared_memory_follows_from_the_largest_requests(
     echo_repository: Path,
 ) -> None:
     configs = read_configs(echo_repository)
-    assert shared_memory.needed_shared_memory(configs, stand_in=True) == 2 * MIB
+    one = dict.fromkeys(configs, 1)
+    assert shared_memory.needed_shared_memory(configs, one, stand_in=True) == 2 * MIB
     with (echo_repository / "echo_member" / "config.pbtxt").open("a") as config:
         config.write(
             'model_warmup { name: "example"  batch_size: 1\n'
@@ -274,7 +275,9 @@ def test_the_need_for_shared_memory_follows_from_the_largest_requests(
     # Two stubs; a picture of at most 10 MiB, a text of at most 64 KiB and pixels of 3 MiB, once in
     # and once out.
     expected = 2 * (MIB + 2 * (10 * MIB + MIB // 16 + 3 * MIB))
-    assert shared_memory.needed_shared_memory(configs, stand_in=True) == expected
+    assert shared_memory.needed_shared_memory(configs, one, stand_in=True) == expected
+    two = dict.fromkeys(configs, 2)
+    assert shared_memory.needed_shared_memory(configs, two, stand_in=True) == 2 * expected
 
 
 def test_a_small_shared_memory_is_refused(
@@ -283,7 +286,7 @@ def test_a_small_shared_memory_is_refused(
     configs = read_configs(echo_repository)
     monkeypatch.setattr(shared_memory, "needed_shared_memory", lambda *_, **__: 2**60)
     with pytest.raises(ServerError, match=r"MiB free, and these models can need 1099511627776 MiB"):
-        shared_memory.check_shared_memory(configs, stand_in=True)
+        shared_memory.check_shared_memory(configs, {}, stand_in=True)
 
 
 def test_only_regions_that_nobody_holds_are_removed(

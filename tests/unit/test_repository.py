@@ -1,12 +1,23 @@
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ofa.tasks.captioning import CaptioningTask
+from ofa.tasks.task import TaskTensors
+from ofa.tasks.visual_question_answering import VisualQuestionAnsweringTask
 from ofa_server.errors import ServerError
 from ofa_server.installation import STAND_INS
-from ofa_server.repository import ENSEMBLE, MANIFEST, add_warmup, staged_export, version_of
+from ofa_server.model_configs import read_config
+from ofa_server.repository import add_warmup, staged_export, version_of
+from ofa_server.versions import (
+    ENSEMBLE,
+    MANIFEST,
+    complete_versions,
+    model_folders,
+    served_version,
+)
 from tests.unit import tiny
 
 TEMPLATE = STAND_INS.parent / "model_repository"
@@ -14,11 +25,20 @@ MEMBERS = ("preprocess", "generator", "postprocess")
 TENSORS = CaptioningTask.tensors_for(tiny.make_settings(CaptioningTask))
 
 
-def export(repository: Path, name: str, mark: str) -> None:
+def export(
+    repository: Path,
+    name: str,
+    mark: str,
+    version: int | None = None,
+    tensors: TaskTensors = TENSORS,
+    **facts: object,
+) -> None:
     """An export as far as the repository is concerned; `mark` stands for the weights."""
-    with staged_export(repository, name, TENSORS) as models:
+    manifest = {"task": "captioning", "language": "en", "device": "cpu", "input_shapes": {}}
+    with staged_export(repository, name, tensors, version=version) as models:
         (version_of(models["generator"]) / "model.pt").write_text(mark)
-        (version_of(models[ENSEMBLE]) / MANIFEST).write_text(mark)
+        text = json.dumps(manifest | facts)
+        (version_of(models[ENSEMBLE]) / MANIFEST).write_text(text)
 
 
 def contents(repository: Path) -> dict[str, bytes]:
@@ -50,17 +70,95 @@ def test_two_names_live_side_by_side(tmp_path: Path) -> None:
     assert before.items() < after.items()
 
 
-def test_an_earlier_export_is_replaced_and_its_other_versions_stay(tmp_path: Path) -> None:
+def test_an_earlier_export_is_replaced(tmp_path: Path) -> None:
     export(tmp_path, "caption", "old")
-    other = tmp_path / "caption_generator" / "2"
-    other.mkdir()
-    (other / "model.pt").write_text("by hand")
     (version_of(tmp_path / "caption_generator") / "stale").touch()
     export(tmp_path, "caption", "new")
     assert (tmp_path / "caption_generator" / "1" / "model.pt").read_text() == "new"
-    assert (tmp_path / "caption" / "1" / MANIFEST).read_text() == "new"
-    assert (other / "model.pt").read_text() == "by hand"
     assert not (tmp_path / "caption_generator" / "1" / "stale").exists()
+
+
+def test_a_version_is_added_beside_the_others_and_does_not_answer(tmp_path: Path) -> None:
+    export(tmp_path, "caption", "one")
+    before = contents(tmp_path)
+    export(tmp_path, "caption", "two", version=2)
+    after = contents(tmp_path)
+    assert before.items() < after.items()
+    added = after.keys() - before.keys()
+    assert {Path(name).parts[1] for name in added} == {"2"}
+    assert {Path(name).parts[0] for name in added} == {
+        folder.name for folder in model_folders(tmp_path, "caption").values()
+    }
+    assert complete_versions(model_folders(tmp_path, "caption")) == [1, 2]
+    assert served_version(read_config(tmp_path / "caption")) == 1
+    assert not list(tmp_path.glob("**/.*"))
+
+
+def test_a_first_export_can_have_any_number(tmp_path: Path) -> None:
+    export(tmp_path, "caption", "seven", version=7)
+    assert complete_versions(model_folders(tmp_path, "caption")) == [7]
+    assert served_version(read_config(tmp_path / "caption")) == 7
+
+
+def test_what_would_harm_other_versions_is_refused(tmp_path: Path) -> None:
+    export(tmp_path, "caption", "one")
+    export(tmp_path, "caption", "two", version=2)
+    before = contents(tmp_path)
+    for version, reason in (
+        (None, "caption has the versions 1, 2; --version N adds another"),
+        (2, "caption has a version 2 already"),
+        (0, "versions are numbered from 1"),
+    ):
+        with pytest.raises(ServerError, match=reason):
+            export(tmp_path, "caption", "three", version=version)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "reason"),
+    [
+        ("language", "zh", "its language is zh, that of earlier versions en"),
+        ("device", "cuda", "its device is cuda"),
+        ("input_shapes", {"patch_images": [3, 96, 96]}, r"its picture size is \[3, 96, 96\]"),
+    ],
+)
+def test_a_version_of_another_kind_is_refused(
+    tmp_path: Path, entry: str, value: object, reason: str
+) -> None:
+    export(tmp_path, "caption", "one")
+    before = contents(tmp_path)
+    with pytest.raises(ServerError, match=reason):
+        export(tmp_path, "caption", "two", version=2, **{entry: value})
+    assert contents(tmp_path) == before
+
+
+def test_a_version_with_other_tensors_is_refused(tmp_path: Path) -> None:
+    export(tmp_path, "caption", "one")
+    before = contents(tmp_path)
+    other = VisualQuestionAnsweringTask.tensors_for(tiny.make_settings(VisualQuestionAnsweringTask))
+    reason = "caption would differ from its earlier versions in input; export it under another"
+    with pytest.raises(ServerError, match=reason):
+        export(tmp_path, "caption", "two", version=2, tensors=other)
+    assert contents(tmp_path) == before
+
+
+def test_settings_made_by_hand_stay_when_a_version_is_added(tmp_path: Path) -> None:
+    export(tmp_path, "caption", "one")
+    config = tmp_path / "caption_generator" / "config.pbtxt"
+    by_hand = config.read_text().replace("count: 1", "count: 2")
+    config.write_text(by_hand)
+    export(tmp_path, "caption", "two", version=2)
+    assert config.read_text() == by_hand
+
+
+def test_a_version_that_a_killed_export_left_half_is_replaced(tmp_path: Path) -> None:
+    export(tmp_path, "caption", "one")
+    (tmp_path / "caption_generator" / "2").mkdir()
+    (tmp_path / "caption_generator" / "2" / "half").touch()
+    (tmp_path / "caption" / ".export-2").mkdir()
+    export(tmp_path, "caption", "two", version=2)
+    assert not (tmp_path / "caption_generator" / "2" / "half").exists()
+    assert (tmp_path / "caption_generator" / "2" / "model.pt").read_text() == "two"
 
 
 def export_to_a_full_disk(repository: Path) -> None:

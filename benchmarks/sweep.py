@@ -36,6 +36,7 @@ from benchmarks.exported import describe_commit
 from benchmarks.machine import Machine, describe_machine
 from benchmarks.serving import WARMUP_SHARE, linked, measure_load, serving
 from ofa.tensors import Tensors
+from ofa_server.admission import MAX_WAITING_PARAMETER
 from ofa_server.model_configs import ModelConfig, num_instances, read_configs
 
 #: Clients that saturate a server.
@@ -267,10 +268,17 @@ def _configure(repository: Path, name: str, settings: Settings) -> None:
     generator.max_batch_size = settings.max_batch_size
     generator.dynamic_batching.max_queue_delay_microseconds = settings.delay_us
     generator.parameters[_THREADS].string_value = str(settings.threads)
+    waiting = preprocess.parameters[MAX_WAITING_PARAMETER]
+    waiting.string_value = str(_max_waiting_rows(settings))
     for member, config in (("preprocess", preprocess), ("generator", generator)):
         file = repository / f"{name}_{member}" / "config.pbtxt"
         file.unlink()
         file.write_text(text_format.MessageToString(config))
+
+
+def _max_waiting_rows(settings: Settings) -> int:
+    """Two full batches for each instance of the generator, so that none runs out of rows."""
+    return 2 * settings.generator_instances * settings.max_batch_size
 
 
 def _set_instances(config: ModelConfig, count: int) -> None:
@@ -287,14 +295,19 @@ def config_lines(name: str, settings: Settings) -> str:
         (
             f"# {name}_preprocess/config.pbtxt",
             f"count: {settings.preprocess_instances}  # in instance_group",
+            _parameter(MAX_WAITING_PARAMETER, _max_waiting_rows(settings)),
             "",
             f"# {name}_generator/config.pbtxt",
             f"max_batch_size: {settings.max_batch_size}",
             f"count: {settings.generator_instances}  # in instance_group",
-            f'parameters {{ key: "{_THREADS}" value {{ string_value: "{settings.threads}" }} }}',
+            _parameter(_THREADS, settings.threads),
             f"max_queue_delay_microseconds: {settings.delay_us}  # in dynamic_batching",
         )
     )
+
+
+def _parameter(name: str, value: int) -> str:
+    return f'parameters {{ key: "{name}" value {{ string_value: "{value}" }} }}'
 
 
 def format_report(result: Result) -> str:

@@ -81,8 +81,8 @@ train: $(SETUP) training/node_modules ## train the bundled checkpoints again (ho
 bench: $(EXPORTED) $(ORACLE) ## measure what README.md and docs/precision.md say of speed, and write it there (PARTS=serving)
 	@.venv/bin/python -m benchmarks $(PARTS)
 
-load: $(EXPORTED) ## Locust against a server of its own: requests a second, percentiles, Triton's times
-	@.venv/bin/python load_tests/run.py --repository $(REPOSITORY)
+load: $(EXPORTED) $(REPOSITORY)/vqa/1/manifest.json ## Locust against a server of its own, judged; report in build/load (PROFILE=steps)
+	@.venv/bin/python load_tests/run.py --repository $(REPOSITORY) --profile $(or $(PROFILE),smoke) --report build/load
 
 clean: ## remove everything made, the environments included
 	@rm -rf build dist .venv .venv-oracle .venv-ops .venv-checkov .mypy_cache .ruff_cache .pytest_cache

@@ -140,9 +140,12 @@ def read_batch_cost(stages: Sequence[Mapping[str, Any]]) -> BatchCost | None:
     batches = [share["batch"] for share in shares]
     if len(set(batches)) < 2:
         return None
-    fit = linear_regression(batches, [share["infer_ms"] for share in shares])
+    times = [share["infer_ms"] for share in shares]
+    fit = linear_regression(batches, times)
+    if fit.intercept < 0:  # which no batch costs: it is the noise of a row's time
+        fit = linear_regression(batches, times, proportional=True)
     return BatchCost(
-        fixed_ms=max(0.0, fit.intercept),
+        fixed_ms=fit.intercept,
         row_ms=fit.slope,
         other_ms=min(share["compute_ms"] - share["infer_ms"] for share in shares),
         largest=max(batches),

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from load_tests.capacity import describe, rate_of_replica, read_points
+from load_tests.capacity import CapacityError, describe, rate_of_replica, read_points
+from load_tests.report import describe_stage
 
 PAGE = Path(__file__).parents[1] / "docs" / "capacity.md"
 RECORD = Path(__file__).with_name("measured.json")
@@ -68,7 +69,11 @@ def _example(stages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     latency_ms = float(f"{_EXAMPLE_LATENCY * points[0].latency_ms:.1g}")
     rate = float(f"{_EXAMPLE_LOAD * max(point.rate for point in points):.2g}")
     yield f"`capacity.py REPORT --rate {rate:g} --p95 {latency_ms:g}` says of this:"
-    yield f"```\n{describe(stages, rate, 'p95_ms', latency_ms, spare=1)}\n```"
+    try:
+        answer = describe(stages, rate, "p95_ms", latency_ms, spare=1)
+    except CapacityError as error:
+        answer = str(error)
+    yield f"```\n{answer}\n```"
 
 
 def _replicas(result: Mapping[str, Any]) -> Iterator[str]:
@@ -93,11 +98,16 @@ def _replicas(result: Mapping[str, Any]) -> Iterator[str]:
     )
     # An objective that the curve of one replica crosses well before it is full.
     latency_ms = float(f"{_EXAMPLE_LATENCY * one[0]['total']['p95_ms']:.1g}")
-    reached = [rate_of_replica(read_points(run, "p95_ms"), latency_ms) for run in (one, two)]
+    try:
+        alone, together = (
+            rate_of_replica(read_points(run, "p95_ms"), latency_ms) for run in (one, two)
+        )
+    except CapacityError as error:
+        yield _paragraph(f"For a p95 of {latency_ms:g} ms: {error}.")
+        return
     yield _paragraph(
-        f"Within a p95 of {latency_ms:g} ms one does {reached[0]:.1f} requests/s; predicted for "
-        f"two {2 * reached[0]:.1f}, measured {reached[1]:.1f} "
-        f"({reached[1] / reached[0] / 2 - 1:+.0%})."
+        f"Within a p95 of {latency_ms:g} ms one does {alone:.1f} requests/s; predicted for two "
+        f"{2 * alone:.1f}, measured {together:.1f} ({together / alone / 2 - 1:+.0%})."
     )
 
 
@@ -151,7 +161,7 @@ def _stages_table(stages: Sequence[Mapping[str, Any]]) -> str:
         load = (
             f"{total['sent'] / stage['seconds']:.1f} requests/s"
             if stage["rate"]
-            else f"{stage['users']} users"
+            else describe_stage(stage)
         )
         [share] = stage["triton"].values() or [{}]
         shares = (share.get(key) for key in ("queue_ms", "compute_ms", "batch"))

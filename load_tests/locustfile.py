@@ -14,6 +14,7 @@ import os
 import random
 import sys
 import time
+import traceback
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any, ClassVar
@@ -228,7 +229,13 @@ class Stages(LoadTestShape):
 
 @events.test_start.add_listener
 def start(environment: Environment, **_: object) -> None:
-    Processes.load = Load(environment)
+    try:
+        Processes.load = Load(environment)
+    except Exception:  # noqa: BLE001 - whatever it is, there is nothing to be measured
+        # Locust would log it and go on without.
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
 
 
 @events.test_stop.add_listener

@@ -17,6 +17,8 @@ from pathlib import Path
 KINDS = ("given", "small", "large", "bad")
 
 _SIDES = {"small": 256, "large": 3000}
+#: Those that take Pillow to make.
+SCALED = frozenset(_SIDES)
 #: Large ones take long to make and much memory.
 _MAX_SCALED = 8
 _JPEG_QUALITY = 85

@@ -84,7 +84,9 @@ def is_open(result: Result) -> bool:
 
 def describe_stage(stage: Mapping[str, Any]) -> str:
     """Users or rate."""
-    return f"{stage['rate']:g} requests/s" if stage["rate"] else f"{stage['users']} users"
+    if stage["rate"]:
+        return f"{stage['rate']:g} requests/s"
+    return "1 user" if stage["users"] == 1 else f"{stage['users']} users"
 
 
 def describe_check(check: Mapping[str, Any]) -> str:

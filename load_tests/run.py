@@ -20,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from tritonclient.utils import InferenceServerException
@@ -27,6 +28,7 @@ from tritonclient.utils import InferenceServerException
 # As a script it finds its own folder on the path, not the one above.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from load_tests.pictures import SCALED
 from load_tests.plan import Plan, PlanError, Request, Stage, read_plan
 from load_tests.report import format_text, write_report
 from load_tests.summary import Result, summarize
@@ -104,6 +106,9 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
         arguments.plan = make_plan(arguments)
     except PlanError as error:
         parser.error(str(error))
+    kinds = {request.pictures for request in arguments.plan.requests}
+    if kinds & SCALED and find_spec("PIL") is None:
+        parser.error("small and large pictures need Pillow: pip install pillow")
     return arguments
 
 
@@ -187,10 +192,11 @@ def run(
         patience = plan.seconds + timeout + MARGIN_SECONDS
         with Watch(servers, show_course) as watch:
             failure = run_locust(command, log, patience)
-        if failure or not outcome.is_file():
+        seen = json.loads(outcome.read_text()) if outcome.is_file() else None
+        if failure or not (seen and seen["tally"]["latencies"]):
             # What Locust says is of interest only then: its tables say what ours do.
-            sys.exit(f"{log.read_text()}\n{failure or 'Locust has failed'}")
-        return summarize(plan, servers, json.loads(outcome.read_text()), watch.readings)
+            sys.exit(f"{log.read_text()}\n{failure or 'Locust has failed: nothing was sent'}")
+        return summarize(plan, servers, seen, watch.readings)
 
 
 def run_locust(command: Sequence[str], log: Path, patience: int) -> str:

@@ -7,6 +7,7 @@ build/docker-test. The exit status is 0 if everything was as it should be.
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -25,6 +26,8 @@ KEPT = ROOT / "build" / "docker-test"
 
 def main() -> int:
     started = time.monotonic()
+    # Like Ctrl-C: on the way out everything that was started is stopped.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         test()
     except CheckError as failure:

@@ -12,8 +12,11 @@ class CheckError(Exception):
     """Something is not as it should be; the message says what."""
 
 
+_started = time.monotonic()
+
+
 def begin(title: str) -> None:
-    print(f"== {title}", flush=True)
+    print(f"== {title} (after {time.monotonic() - _started:.0f} s)", flush=True)
 
 
 def passed(sentence: str) -> None:

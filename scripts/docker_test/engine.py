@@ -84,7 +84,10 @@ def running_engine(root: Path, kept: Path) -> Iterator[Engine]:
     engine = Engine(environment, compose, root / "docker" / "compose.yaml")
     log = kept / "dockerd.log"
     with log.open("w", encoding="utf-8") as output:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+        # In a session of its own, so that Ctrl-C does not end it before what runs in it.
+        process = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
     try:
         wait_until(
             lambda: process.poll() is not None or _answers(engine), f"dockerd runs, log in {log}"
@@ -101,7 +104,9 @@ def running_engine(root: Path, kept: Path) -> Iterator[Engine]:
             process.kill()
             process.wait()
         # Mounted by the engine, which leaves it; nothing could remove its folder.
-        run(["umount", "--quiet", "--lazy", kept / "run" / "netns" / "default"])
+        left = kept / "run" / "netns" / "default"
+        if left.exists():
+            subprocess.run(["umount", "--quiet", left], env=environment, check=False)
 
 
 def _check_alone() -> None:

@@ -76,18 +76,20 @@ def check_wheels(root: Path, kept: Path) -> None:
     begin("wheels")
     server = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
     client = tomllib.loads((root / "client" / "pyproject.toml").read_text("utf-8"))["project"]
-    wanted = [
+    dockerfile = (root / "docker" / "Dockerfile.server").read_text("utf-8")
+    [extras] = re.findall(r"ofa-triton\[(.*)\]", dockerfile)
+    optional = server["optional-dependencies"]
+    wanted = {
         *server["dependencies"],
         *client["dependencies"],
-        *server["optional-dependencies"]["server"],
-    ]
-    wanted.remove(client["name"])
+        *(name for extra in extras.split(",") for name in optional[extra]),
+    } - {client["name"]}
     run(
         [
             *(sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--dry-run"),
             *("--ignore-installed", "--target", kept / "nowhere", "--only-binary", ":all:"),
             *("--python-version", _NVIDIA_PYTHON, "--constraint", root / "constraints.txt"),
-            *wanted,
+            *sorted(wanted),
         ]
     )
     passed(f"everything in the server's image has a wheel for Python {_NVIDIA_PYTHON}")

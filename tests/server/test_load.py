@@ -269,6 +269,19 @@ def test_a_server_that_is_not_there_fails_the_run(pictures: Path) -> None:
     assert "127.0.0.1:1: no answer" in finished.stdout
 
 
+@pytest.mark.parametrize("more", [[], TWO_PROCESSES], ids=["alone", "processes"])
+def test_pictures_that_cannot_be_scaled_end_the_run(
+    more: list[str], load_server: ServeProcess, tmp_path: Path
+) -> None:
+    (tmp_path / "text.jpg").write_bytes(b"not a picture")
+    text = 'stages = [{ seconds = 1, users = 2 }]\nrequests = [{ pictures = "large" }]'
+    settings = profile(tmp_path, text)
+    finished = run_load([load_server.grpc_address], tmp_path, *settings, *more)
+    assert finished.returncode == 1, finished.stdout
+    assert "cannot identify image file" in finished.stdout
+    assert "Locust has failed: nothing was sent" in finished.stdout
+
+
 def test_a_command_that_makes_no_sense_is_refused(pictures: Path, tmp_path: Path) -> None:
     for settings, message in (
         (["--profile", "nothing"], "nothing: No such file or directory"),

@@ -1,6 +1,6 @@
 # Every verb first brings .venv up to date; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve gateway test test-client docker-test helm-test lint docs parity parity-all oracle ops-tools train bench load audit clean
+.PHONY: help setup demo serve gateway test test-client docker-test helm-test lint docs parity parity-all oracle ops-tools train bench load chaos audit clean
 
 SETUP      := .venv/.setup-stamp
 ORACLE     := .venv-oracle/.setup-stamp
@@ -83,6 +83,10 @@ bench: $(EXPORTED) $(ORACLE) ## measure what README.md and docs/precision.md say
 
 load: $(EXPORTED) $(REPOSITORY)/vqa/1/manifest.json ## Locust against a server of its own, judged; report in build/load (PROFILE=steps)
 	@.venv/bin/python load_tests/run.py --repository $(REPOSITORY) --profile $(or $(PROFILE),smoke) --report build/load
+
+# Envoy is among the tools of .venv-ops.
+chaos: $(EXPORTED) $(REPOSITORY)/vqa/1/manifest.json $(REPOSITORY)/summarization/1/manifest.json $(OPS_TOOLS) ## break servers, and write docs/reliability.md (SCENARIOS="kills soak")
+	@.venv/bin/python -m chaos $(SCENARIOS)
 
 clean: ## remove everything made, the environments included
 	@rm -rf build dist .venv .venv-oracle .venv-ops .venv-checkov .mypy_cache .ruff_cache .pytest_cache

@@ -1,8 +1,8 @@
-"""What fails when a process is killed (kill -9) under load, who notices, and when are there answers again?
+"""What fails when a process is killed under load (kill -9), who notices, and what comes then?
 
 Every process of a server in turn, with plain gRPC calls that are not sent again; whoever watches
 over the server does what Docker or Kubernetes do, and starts it again when it has ended. Then the
-same with two servers and `ofa_client`. Then a client, and the gateway.
+same with two servers and `ofa_client`. Then a client, a worker of a load test, and the gateway.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.common import ROOT
 from benchmarks.serving import linked
 from chaos.figures import Figure, at_most, none
 from chaos.load import Load, Outcome, failed
@@ -30,6 +32,7 @@ from chaos.servers import (
     serving,
     wait_until,
 )
+from load_tests.triton_statistics import read_statistics, subtract
 
 #: Processes of a server, as `chaos.processes.kind` names them, and as people do.
 _KINDS = {
@@ -40,11 +43,12 @@ _KINDS = {
     "ofa serve": "`ofa serve`",
 }
 #: Requests a second: far below the capacity, so that nothing is refused for another reason.
-_RATE = 20.0
+_RATE = 10.0
 #: Of load before and after each kill.
 _SETTLE_S = 2.0
 _NUM_CLIENTS = 60
 _ANSWER_DEADLINE_S = 120.0
+_LOAD_TEST_S = 10
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def run(repository: Path, quick: bool) -> list[Figure]:
         with serving(first):
             figures = _one_server(first, kinds)
             if not quick:
-                figures += [*_client(first), *_gateway(first)]
+                figures += [*_client(first), *_load_worker(first), *_gateway(first)]
                 with serving(second):
                     figures += _two_servers([first, second], kinds)
     return figures
@@ -169,7 +173,7 @@ def _failures(outcomes: Sequence[Outcome]) -> str:
 def _client(server: Server) -> list[Figure]:
     """A client with many requests under way is killed beside another."""
     [triton] = server.pids("Triton")
-    with Load([server.address], rate=_RATE / 4) as other:
+    with Load([server.address], rate=_RATE / 2) as other:
         time.sleep(_SETTLE_S)
         handles = usage(triton).handles
         with Load([server.address], clients=_NUM_CLIENTS) as load:
@@ -184,6 +188,53 @@ def _client(server: Server) -> list[Figure]:
     return [
         none(f"{killed}: failed calls of its neighbour", len(failed(outcomes))),
         at_most(f"{killed}: the server has closed its connections after", until_gone, 10, "s"),
+    ]
+
+
+def _load_worker(server: Server) -> list[Figure]:
+    """One of two Locust workers is killed while a load test runs."""
+    [port] = free_ports(1)
+    folder = ROOT / "load_tests"
+    worker_command = [
+        *(sys.executable, "-m", "locust", "--locustfile", str(folder / "locustfile.py")),
+        *("--worker", "--master-host", "127.0.0.1", "--master-port", str(port)),
+    ]
+    command = [
+        *(sys.executable, str(folder / "run.py"), "--server", server.address),
+        *("--rate", str(_RATE), "--seconds", str(_LOAD_TEST_S)),
+        *("--", "--master", "--expect-workers", "2", "--master-bind-port", str(port)),
+    ]
+    nowhere = subprocess.DEVNULL
+    before = read_statistics(server.address)
+    workers = [
+        subprocess.Popen(worker_command, cwd=ROOT, stdout=nowhere, stderr=nowhere) for _ in range(2)
+    ]
+    test = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        wait_until(
+            lambda: bool(subtract(read_statistics(server.address), before)),
+            "a request of the load test",
+            START_DEADLINE_S,
+        )
+        workers[0].kill()
+        said, _ = test.communicate(timeout=_LOAD_TEST_S + START_DEADLINE_S)
+    finally:
+        test.kill()
+        test.wait()
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+    about = [line.strip() for line in said.splitlines() if "worker" in line]
+    return [
+        Figure(
+            "a load worker killed: the load test's status",
+            test.returncode,
+            bound="1",
+            within=test.returncode == 1,
+            note=about[-1] if about else "it says nothing of it",
+        )
     ]
 
 
@@ -206,8 +257,8 @@ def _gateway(server: Server) -> list[Figure]:
     process = start()
     try:
         with (
-            Load([server.address], rate=_RATE / 4) as beside,
-            Load([address], rate=_RATE / 4, by="gateway") as load,
+            Load([server.address], rate=_RATE / 2) as beside,
+            Load([address], rate=_RATE / 2, by="gateway") as load,
         ):
             time.sleep(_SETTLE_S)
             killed_at = time.monotonic()

@@ -84,7 +84,10 @@ class Load:
             *(*self.prefix, sys.executable, "-m", "chaos.load_process", *self.servers),
             *("--by", self.by, "--mix", self.mix, *amount, "--outcomes", str(self._file)),
         ]
-        self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL)
+        # Ctrl-C reaches us alone.
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, start_new_session=True
+        )
         try:
             wait_until(self._has_begun, "a first answer", _FIRST_DEADLINE_S)
         except BaseException:

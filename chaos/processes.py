@@ -43,8 +43,8 @@ def tree(pid: int) -> list[int]:
             if state != "Z":
                 children.setdefault(int(parent), []).append(int(directory.name))
     found = [pid] if is_alive(pid) else []
-    for parent in found:
-        found += children.get(parent, [])
+    for each in found:  # which grows meanwhile
+        found += children.get(each, [])
     return found
 
 
@@ -56,7 +56,10 @@ def is_alive(pid: int) -> bool:
 
 
 def kind(pid: int) -> str:
-    """What a process of a server is for: "ofa serve", "Triton", "preprocess" …; "" if it is gone."""
+    """What a process of a server is for: "ofa serve", "Triton", "preprocess" and so on.
+
+    Empty if it is gone.
+    """
     with suppress(*_GONE):
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
         if _STUB in words[0] and len(words) > 2:
@@ -73,7 +76,7 @@ def usage(pid: int) -> Usage:
         status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
         # A process that is just ending has no memory left.
         rss = 1024 * int(status.get("VmRSS", "0 kB").split()[0])
-        return Usage(rss, len(os.listdir(f"/proc/{pid}/fd")), int(status["Threads"]))
+        return Usage(rss, len([*Path(f"/proc/{pid}/fd").iterdir()]), int(status["Threads"]))
     return Usage()
 
 

@@ -83,7 +83,12 @@ class Server:
         """Start the server, and do not wait."""
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # Ctrl-C reaches us alone, and we stop it in order.
+                start_new_session=True,
             )
 
     def wait_until_ready(self) -> None:
@@ -127,7 +132,7 @@ class Server:
             time.sleep(_RESTART_S)
 
     def pids(self, wanted: str) -> list[int]:
-        """Processes of one kind: "ofa serve", "Triton", "preprocess" …"""
+        """Processes of one kind, as `chaos.processes.kind` names them."""
         return [pid for pid in tree(self.process.pid) if kind(pid) == wanted]
 
     def stop(self) -> None:
@@ -142,6 +147,12 @@ class Server:
                 if is_alive(pid):
                     os.kill(pid, signal.SIGKILL)
             self.process.wait()
+
+
+def is_listening(port: int) -> bool:
+    """Whether a port of the loopback interface takes connections."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def http_status(url: str) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ofa.checkpoint import Checkpoint
 from ofa.errors import OFAError
@@ -18,6 +19,8 @@ from ofa.options import OptionLimits
 from ofa.tasks import Task
 from ofa.tensors import Tensors
 
+#: Of a weight, at least.
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 #: Largest difference of a score between the exported and the eager module.
 _SCORE_TOLERANCE = 1e-4
 #: Namespaces that every build of libtorch has.
@@ -44,7 +47,7 @@ class ExportReport(NamedTuple):
 
 
 class ExportError(OFAError):
-    """The exported module does not do what the eager one does."""
+    """The exported module cannot be written, or does not do what the eager one does."""
 
 
 def export_generator(
@@ -71,9 +74,11 @@ def export_generator(
         portable: use PyTorch's own operators only; for `ofa.lowering.PORTABLE_PRECISIONS[device]`.
 
     Raises:
-        ExportError: the loaded artefact answers a test picture differently.
+        ExportError: there is no room for the artefact, or once loaded it answers a test picture
+            differently.
     """
     generator = checkpoint.build_generator()
+    _check_room(path, generator, precision)
     task = checkpoint.build_task(limits)
     image_size = checkpoint.task_config.patch_image_size
     if portable:
@@ -112,6 +117,21 @@ def foreign_operators(module: torch.jit.ScriptModule) -> tuple[str, ...]:
     """Names of the operators of a module, in all that it calls, that are not PyTorch's own."""
     names: list[str] = torch.jit.export_opnames(module)  # type: ignore[no-untyped-call]
     return tuple(sorted({name for name in names if name.partition("::")[0] not in _OWN_OPERATORS}))
+
+
+def _check_room(path: Path, generator: nn.Module, precision: str) -> None:
+    """Compares the free space with what the weights take; torch ends the process when it is full.
+
+    Raises:
+        ExportError: it is too small.
+    """
+    count = sum(tensor.numel() for tensor in [*generator.parameters(), *generator.buffers()])
+    needed, free = count * _BYTES[precision], shutil.disk_usage(path.parent).free
+    if free < needed:
+        raise ExportError(
+            f"{path.parent} has {free / 1e6:,.0f} MB free, and {path.name} takes at least "
+            f"{needed / 1e6:,.0f} MB; make room, or export to another disk"
+        )
 
 
 def _score_difference(eager: Sequence[Tensor], exported: Sequence[Tensor]) -> float:

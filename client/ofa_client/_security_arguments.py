@@ -27,9 +27,14 @@ class SecuritySettings(TypedDict):
     metadata: dict[str, str]
 
 
-def add_security_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments to a command."""
-    group = parser.add_argument_group("security")
+def add_security_arguments(parser: argparse.ArgumentParser, towards: str | None = None) -> None:
+    """Add the arguments to a command.
+
+    Args:
+        parser: of the command.
+        towards: whom they are meant for, where the command has to do with others as well.
+    """
+    group = parser.add_argument_group("security", towards)
     group.add_argument(
         "--tls", action="store_true", help="encrypt the connection; any of the next four does too"
     )

@@ -7,6 +7,7 @@ Importable inside Triton's Python stub only, which provides `triton_python_backe
 from __future__ import annotations
 
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ from ofa_server.model_metrics import ModelMetrics
 
 #: Of a request's id in the log; the client's own ids have 32 characters.
 _MAX_ID_LENGTH = 64
+
+# What Pillow has to say of a broken picture goes to its sender. As warnings it would fill the log,
+# and Python keeps every warning of another wording for as long as the process lives.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def version_directory() -> Path:

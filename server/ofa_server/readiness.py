@@ -20,6 +20,8 @@ from ofa_server.triton_process import TritonProcess
 from ofa_server.warmup import read_warmup_files
 
 _POLL_INTERVAL_S = 0.1
+#: Triton's words.
+_QUEUE_IS_FULL = "Exceeds maximum queue size"
 
 
 def wait_until_ready(
@@ -57,12 +59,28 @@ def wait_until_ready(
             time.sleep(_POLL_INTERVAL_S)
         stubs = triton.stubs()
         for name, inputs in warmups.items():
-            try:
-                client.infer(name, inputs, client_timeout=max(1.0, deadline - time.monotonic()))
-            except InferenceServerException as error:
-                reason = error.message().splitlines()[0]
-                raise ServerError(f"the warm-up of {name} failed: {reason}") from error
+            _try_ensemble(client, name, inputs, deadline)
     return stubs
+
+
+def _try_ensemble(
+    client: grpcclient.InferenceServerClient,
+    name: str,
+    inputs: list[grpcclient.InferInput],
+    deadline: float,
+) -> None:
+    while True:
+        try:
+            client.infer(name, inputs, client_timeout=max(1.0, deadline - time.monotonic()))
+        except InferenceServerException as error:
+            reason = error.message().splitlines()[0]
+            # Clients that did not wait for the server to be ready keep its queue full: busy, not
+            # broken.
+            if _QUEUE_IS_FULL not in reason or time.monotonic() > deadline:
+                raise ServerError(f"the warm-up of {name} failed: {reason}") from error
+            time.sleep(_POLL_INTERVAL_S)
+        else:
+            return
 
 
 def _is_ready(client: grpcclient.InferenceServerClient) -> bool:

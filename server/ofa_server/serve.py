@@ -46,7 +46,9 @@ class ServeSettings:
 
     Attributes:
         repository: folder of models.
-        host: address that all ports listen on.
+        host: address that the ports listen on.
+        grpc_host: address that the gRPC port listens on: loopback where a proxy on this machine
+            asks for credentials, and probes and metrics come from elsewhere.
         grpc_port: for clients.
         http_port: for clients without gRPC; 0 for none.
         metrics_port: for Prometheus.
@@ -65,6 +67,7 @@ class ServeSettings:
 
     repository: Path
     host: str = "127.0.0.1"
+    grpc_host: str = "127.0.0.1"
     grpc_port: int = 8001
     http_port: int = 8000
     metrics_port: int = 8002
@@ -86,6 +89,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of models, or s3://[http://HOST:PORT/]BUCKET/PREFIX, which is copied first",
     )
     parser.add_argument("--host", default=ServeSettings.host)
+    parser.add_argument(
+        "--grpc-host",
+        metavar="HOST",
+        help="for the gRPC port alone, such as 127.0.0.1 behind a proxy (default: that of --host)",
+    )
     parser.add_argument("--grpc-port", type=int, default=ServeSettings.grpc_port, metavar="PORT")
     parser.add_argument(
         "--http-port",
@@ -173,6 +181,7 @@ def _settings(arguments: argparse.Namespace, repository: Path) -> ServeSettings:
     return ServeSettings(
         repository=repository,
         host=arguments.host,
+        grpc_host=arguments.grpc_host or arguments.host,
         grpc_port=arguments.grpc_port,
         http_port=arguments.http_port,
         metrics_port=arguments.metrics_port,
@@ -193,6 +202,7 @@ def serve(settings: ServeSettings) -> NoReturn:
     """
     ports = _ports(settings)
     check_ports(settings.host, ports)
+    check_ports(settings.grpc_host, {"gRPC": settings.grpc_port})
     health = Health()
     with health_port(health, settings.host, settings.health_port):
         _serve(settings, ports, health)
@@ -217,18 +227,18 @@ def _serve(settings: ServeSettings, ports: Mapping[str, int], health: Health) ->
         backends = installation.prepare_backends(Path(scratch))
         print(f"starting Triton with {', '.join(configs)}", flush=True)
         command = _triton_command(installation, settings, backends, regions.prefix, admin_key)
-        host = _reachable(settings.host)
         environment = {
             **installation.environment(),
             **thread_variables(os.environ, configs),
-            METRICS_URL: f"http://{host}:{settings.metrics_port}/metrics",
+            METRICS_URL: f"http://{_reachable(settings.host)}:{settings.metrics_port}/metrics",
         }
         triton = triton_process(settings.model_control)(command, environment, regions.lock_fd)
-        grpc_address = f"{host}:{settings.grpc_port}"
+        grpc_address = f"{_reachable(settings.grpc_host)}:{settings.grpc_port}"
         try:
             stubs = wait_until_ready(triton, grpc_address, warmups, settings.start_deadline_s)
             health.state = State.READY
-            addresses = ", ".join(f"{key} {settings.host}:{port}" for key, port in ports.items())
+            hosts = dict.fromkeys(ports, settings.host) | {"gRPC": settings.grpc_host}
+            addresses = ", ".join(f"{key} {hosts[key]}:{port}" for key, port in ports.items())
             print(f"ready: {', '.join(ensembles)} on {addresses}", flush=True)
             death = _watch(triton, stubs, health, settings.drain_seconds)
         except StopRequested:
@@ -306,7 +316,7 @@ def _triton_command(
         "--disable-auto-complete-config",
         f"--backend-config=python,shm-region-prefix-name={region_prefix}",
         *_http_arguments(settings),
-        f"--grpc-address={settings.host}",
+        f"--grpc-address={settings.grpc_host}",
         f"--grpc-port={settings.grpc_port}",
         f"--metrics-address={settings.host}",
         f"--metrics-port={settings.metrics_port}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,12 +24,16 @@ class GatewayProcess:
 
     server: str
     log: Path
+    arguments: Sequence[str] = ()
     port: int = field(default_factory=lambda: free_ports(1)[0])
 
     def start(self) -> None:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [OFA, "gateway", "--server", self.server, "--port", str(self.port)],
+                [
+                    *(OFA, "gateway", "--server", self.server, "--port", str(self.port)),
+                    *self.arguments,
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -61,8 +65,10 @@ class GatewayProcess:
 
 
 @contextmanager
-def gateway_serving(server: str, log: Path) -> Iterator[GatewayProcess]:
-    gateway = GatewayProcess(server, log)
+def gateway_serving(
+    server: str, log: Path, arguments: Sequence[str] = ()
+) -> Iterator[GatewayProcess]:
+    gateway = GatewayProcess(server, log, arguments)
     gateway.start()
     try:
         gateway.wait_until_ready()

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
+import httpx2
 import pytest
 import tritonclient.grpc as grpcclient
 from tritonclient.grpc import service_pb2, service_pb2_grpc
@@ -30,6 +31,7 @@ from tests.server.envoy_process import (
     EnvoyProcess,
     envoy_in_front_of,
 )
+from tests.server.gateway_process import gateway_serving
 from tests.server.processes import OFA_CLIENT, ServeProcess, serving
 from tests.server.requests import TIMEOUT_S, caption, encoded, picture
 from tests.unit.certificates import Authority
@@ -135,6 +137,48 @@ def test_the_command_is_let_in_with_a_token_file(
         check=True,
     )
     assert caption(client, PICTURE).captions[0] in ended.stdout
+
+
+@pytest.mark.parametrize("credential", ["token", "certificate", "wrong token"])
+def test_a_gateway_behind_it_proves_itself(
+    envoy: EnvoyProcess,
+    client: grpcclient.InferenceServerClient,
+    tmp_path: Path,
+    credential: str,
+) -> None:
+    own = envoy.clients.certify("gateway")
+    for name, content in {
+        "root.pem": envoy.servers.root,
+        "own.pem": own.chain,
+        "own.key": own.key,
+        "token": TOKEN.encode(),
+        "wrong": b"another",
+        "callers": b"for-callers",
+    }.items():
+        (tmp_path / name).write_bytes(content)
+    file = {name: str(tmp_path / name) for name in ("own.pem", "own.key", "token", "wrong")}
+    arguments = {
+        "token": ["--token-file", file["token"]],
+        "certificate": ["--certificate-chain", file["own.pem"], "--private-key", file["own.key"]],
+        "wrong token": ["--token-file", file["wrong"]],
+    }[credential]
+    arguments += ["--root-certificates", str(tmp_path / "root.pem")]
+    arguments += ["--callers-token-file", str(tmp_path / "callers")]
+    bearer = {"Authorization": "Bearer for-callers"}
+    files = {"image": PICTURE}
+    with gateway_serving(envoy.address, tmp_path / "gateway.log", arguments) as gateway:
+        captions = f"{gateway.url}/v1/captions"
+        answer = httpx2.post(captions, files=files, headers=bearer, timeout=TIMEOUT_S)
+        if credential == "wrong token":
+            assert answer.status_code == 503
+            assert "refuses the gateway" in gateway.output
+            assert httpx2.get(f"{gateway.url}/readyz", timeout=TIMEOUT_S).status_code == 503
+        else:
+            texts = [caption["text"] for caption in answer.json()["captions"]]
+            assert texts == caption(client, PICTURE).captions
+            assert httpx2.get(f"{gateway.url}/readyz", timeout=TIMEOUT_S).status_code == 200
+        assert httpx2.post(captions, files=files, timeout=TIMEOUT_S).status_code == 401
+        assert TOKEN not in gateway.output
 
 
 @pytest.mark.parametrize(
@@ -277,12 +321,16 @@ def test_our_client_knows_that_such_a_request_is_not_to_be_sent_again(envoy: Env
         asking.summarize("a" * 60_000, model="x" * 11_600_000)
 
 
-def test_a_compressed_message_is_refused(stranger: grpc.Channel) -> None:
+def test_a_compressed_message_is_refused(envoy: EnvoyProcess, stranger: grpc.Channel) -> None:
     # Of a few kilobytes, Triton would make these ten megabytes.
     message = inference("caption", 10_000_000)
     answer = ("UNIMPLEMENTED", "compressed messages are not taken")
     for compression in (grpc.Compression.Gzip, grpc.Compression.Deflate):
         assert refused(stranger, MODEL_INFER, message, compression=compression) == answer
+    # Triton itself unpacks it, and refuses no more than what is in it.
+    with grpc.insecure_channel(client_address(envoy)) as direct:
+        status, _ = refused(direct, MODEL_INFER, message, compression=grpc.Compression.Gzip)
+    assert status == "INVALID_ARGUMENT"
 
 
 @pytest.mark.parametrize("member", [*MEMBERS, "generator"])

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, Route, expect, sync_playwright
 
 from ofa_server.evaluation.boxes import overlap
 from tests.server.gateway_process import GatewayProcess
@@ -266,6 +266,29 @@ def test_the_page_is_dark_where_the_machine_is(
 def test_the_api_page_needs_nobody_else(page: Page) -> None:
     page.goto(f"{page.url}docs")
     expect(page.locator(".opblock").first).to_be_visible()
+
+
+def test_a_token_is_asked_for_where_one_is_needed(page: Page) -> None:
+    def answer(route: Route) -> None:
+        if route.request.headers.get("authorization") == "Bearer t0ken":
+            route.continue_()
+        else:
+            route.fulfill(status=401, body='{"error": {"message": "a token is needed"}}')
+
+    asked: list[str] = []
+
+    def give(dialog: Dialog) -> None:
+        asked.append(dialog.message)
+        dialog.accept("wrong" if len(asked) == 1 else "t0ken")
+
+    page.route("**/v1/**", answer)
+    page.on("dialog", give)
+    page.reload()
+    sample(page, "a_bear.jpg").click()
+    expect(first_result(page)).to_be_visible()
+    assert asked == ["This gateway asks for a token."] * 2
+    assert 'Bearer $TOKEN"' in page.locator("#results pre").text_content()
+    page.unroute("**/v1/**")
 
 
 def test_a_gateway_without_models_says_so(page: Page) -> None:

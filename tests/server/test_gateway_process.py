@@ -126,6 +126,9 @@ def test_without_a_server_the_gateway_lives_and_is_not_ready(tmp_path: Path) -> 
     [
         (["--port", "{taken}"], "the HTTP port {taken} on 127.0.0.1 cannot be used"),
         (["--server", "http://localhost:8001"], "server must be HOST:PORT"),
+        (["--token-file", "/dev/null"], "/dev/null is empty"),
+        (["--root-certificates", "nothing"], "[Errno 2] No such file or directory: 'nothing'"),
+        (["--callers-token-file", "nothing"], "nothing cannot be read: No such file"),
     ],
 )
 def test_what_cannot_work_is_said_in_one_line(arguments: list[str], message: str) -> None:

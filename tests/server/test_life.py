@@ -61,9 +61,9 @@ def held(tmp_path: Path) -> Iterator[ServeProcess]:
         server.stop()
 
 
-def listens(port: int) -> bool:
+def listens(port: int, host: str = "127.0.0.1") -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((host, port)) == 0
 
 
 def echo(client: grpcclient.InferenceServerClient) -> object:
@@ -138,6 +138,22 @@ def test_a_death_shows_on_the_probes_also_during_a_drain(tmp_path: Path) -> None
         assert server.probe("/ready")[0] == 503
         assert server.wait_until_stopped() == 1
         assert "the Python process of echo_member_0_1 has died" in server.output
+
+
+def test_grpc_alone_may_stay_on_loopback(tmp_path: Path) -> None:
+    """127.0.0.2 stands for the address that others reach."""
+    repository = write_echo_repository(tmp_path / "repository")
+    hosts = ["--host", "127.0.0.2", "--grpc-host", "127.0.0.1"]
+    with serving(repository, tmp_path / "server.log", hosts) as server:
+        grpc_port, *others = server.ports
+        assert f"gRPC 127.0.0.1:{grpc_port}, " in server.output
+        assert listens(grpc_port)
+        assert not listens(grpc_port, "127.0.0.2")
+        for port in others:
+            assert listens(port, "127.0.0.2")
+            assert not listens(port)
+        with grpcclient.InferenceServerClient(server.grpc_address) as client:
+            assert echo(client) == [[b"hello"]]
 
 
 def test_without_http_everything_else_works(tmp_path: Path) -> None:

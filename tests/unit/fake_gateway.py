@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from starlette.types import ASGIApp
@@ -117,11 +118,15 @@ class FakeCatalogue:
 
 
 def fake_gateway(
-    client: FakeClient | None = None, catalogue: FakeCatalogue | None = None, timeout: float = 60.0
+    client: FakeClient | None = None,
+    catalogue: FakeCatalogue | None = None,
+    timeout: float = 60.0,
+    callers_token_file: Path | None = None,
 ) -> ASGIApp:
     """The application around both."""
     return make_app(
         client or FakeClient(),  # type: ignore[arg-type]
         catalogue or FakeCatalogue(),
         timeout=timeout,
+        callers_token_file=callers_token_file,
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,3 +100,11 @@ def test_a_cancelled_request_is_not_worked_on(adapters: ModuleType) -> None:
     assert response.error is not None
     assert response.error.code == "CANCELLED"
     assert told.outcomes == ["cancelled"]
+
+
+def test_what_pillow_says_of_broken_pictures_is_not_kept(adapters: ModuleType) -> None:
+    kept: dict[Any, Any] = {}
+    for number in range(3):
+        text = f"Corrupt EXIF data. Expecting to read {number} bytes"
+        warnings.warn_explicit(text, UserWarning, "file", 1, "PIL.TiffImagePlugin", kept)
+    assert kept.keys() <= {"version"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
@@ -12,11 +13,16 @@ from dataclasses import dataclass
 import tritonclient.grpc.aio as triton
 from tritonclient.utils import InferenceServerException
 
+from ofa_client._security import bearer, make_credentials
+from ofa_client._security_arguments import SecuritySettings
 from ofa_server.gateway.errors import RETRY_AFTER_S, ApiError, unavailable
+
+_log = logging.getLogger(__name__)
 
 #: Seconds for which an answer of the server's about its models is taken for true.
 _FRESH_S = 2.0
 _TIMEOUT_S = 5.0
+_REFUSED = ("StatusCode.UNAUTHENTICATED", "StatusCode.PERMISSION_DENIED")
 
 #: A task shows in its tensors (docs/protocol.md): the list of its answer, and the pictures and
 #: texts of its request.
@@ -111,10 +117,15 @@ class Catalogue:
 
     Args:
         servers: HOST:PORT of each server's gRPC port, or dns:///HOST:PORT.
+        security: towards them; None sends everything in the clear.
+
+    Raises:
+        OSError: a file of certificates cannot be read.
     """
 
-    def __init__(self, servers: Sequence[str]) -> None:
-        self._servers = [triton.InferenceServerClient(server) for server in servers]
+    def __init__(self, servers: Sequence[str], security: SecuritySettings | None = None) -> None:
+        self._servers = [_connect(server, security) for server in servers]
+        self._security = security
         self._lock = asyncio.Lock()
         self._fresh_until = 0.0
         #: None while nobody answers, which is kept as long as an answer: requests that wait for one
@@ -141,7 +152,7 @@ class Catalogue:
         """Returns whether a server says that it and all its models are ready."""
         for server in tuple(self._servers):
             with suppress(InferenceServerException):
-                if await server.is_server_ready(client_timeout=_TIMEOUT_S):
+                if await server.is_server_ready(headers=self._headers(), client_timeout=_TIMEOUT_S):
                     return True
             self._ask_last(server)
         return False
@@ -154,10 +165,20 @@ class Catalogue:
     async def _read(self) -> list[ServedModel] | None:
         """Asks one server after the other until one answers."""
         for server in tuple(self._servers):
-            with suppress(InferenceServerException):
+            try:
                 return await self._read_from(server)
+            except InferenceServerException as error:
+                if error.status() in _REFUSED:
+                    _log.warning("a model server refuses the gateway: %s", error.message())
             self._ask_last(server)
         return None
+
+    def _headers(self) -> dict[str, str]:
+        """The credentials of a call; the token is read anew for each."""
+        if self._security is None:
+            return {}
+        token = self._security["token"]
+        return self._security["metadata"] | (dict(bearer(token)) if token is not None else {})
 
     def _ask_last(self, server: triton.InferenceServerClient) -> None:
         """Others shall not wait for one that keeps silent, time and again."""
@@ -167,11 +188,14 @@ class Catalogue:
     async def _read_from(self, server: triton.InferenceServerClient) -> list[ServedModel]:
         # Triton has statistics of the models that are ready, oldest version first. Its index of
         # the repository is for operators (ofa_server.admin_key).
-        statistics = await server.get_inference_statistics(client_timeout=_TIMEOUT_S)
+        headers = self._headers()
+        statistics = await server.get_inference_statistics(
+            headers=headers, client_timeout=_TIMEOUT_S
+        )
         ready = [(model.name, model.version) for model in statistics.model_stats]
         for key in ready:
             if key not in self._known:
-                self._known[key] = await _describe(server, *key)
+                self._known[key] = await _describe(server, *key, headers)
         # What is gone may come back as something else.
         self._known = {key: self._known[key] for key in ready}
         # Of several versions the server answers with the newest unless told otherwise.
@@ -179,10 +203,20 @@ class Catalogue:
         return sorted((model for model in newest.values() if model), key=lambda model: model.name)
 
 
+def _connect(server: str, security: SecuritySettings | None) -> triton.InferenceServerClient:
+    tls = None if security is None else security["tls"]
+    if tls is None:
+        return triton.InferenceServerClient(server)
+    named = [] if tls.server_name is None else [("grpc.ssl_target_name_override", tls.server_name)]
+    return triton.InferenceServerClient(server, creds=make_credentials(tls), channel_args=named)
+
+
 async def _describe(
-    server: triton.InferenceServerClient, name: str, version: str
+    server: triton.InferenceServerClient, name: str, version: str, headers: dict[str, str]
 ) -> ServedModel | None:
-    metadata = await server.get_model_metadata(name, version, client_timeout=_TIMEOUT_S)
+    metadata = await server.get_model_metadata(
+        name, version, headers=headers, client_timeout=_TIMEOUT_S
+    )
     # The members have such tensors too, and nothing checks what goes straight to them.
     if metadata.platform != "ensemble":
         return None

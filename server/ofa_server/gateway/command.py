@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+from pathlib import Path
 
+from ofa_client._security_arguments import add_security_arguments, security_settings
 from ofa_server.errors import ServerError
 
 
@@ -28,16 +30,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="for each request (default: %(default)g)",
     )
+    parser.add_argument(
+        "--callers-token-file",
+        type=Path,
+        metavar="FILE",
+        help="bearer tokens, one a line, of which callers of /v1 need one; read anew for each "
+        "request (default: everyone may call)",
+    )
+    add_security_arguments(parser, "towards the model servers")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Serves until SIGTERM or SIGINT.
 
     Raises:
-        ServerError: something is not installed, or the address cannot be listened on.
+        ServerError: something is not installed, the address cannot be listened on, or a file of
+            certificates or tokens does not do.
     """
     if importlib.util.find_spec("fastapi") is None:
         raise ServerError("fastapi is not installed; in a checkout: pip install '.[gateway]'")
     from ofa_server.gateway.serving import GatewaySettings, serve
 
-    serve(GatewaySettings(arguments.server, arguments.host, arguments.port, arguments.timeout))
+    try:
+        security = security_settings(arguments)
+    except (ValueError, OSError) as error:
+        raise ServerError(str(error)) from error
+    serve(
+        GatewaySettings(
+            arguments.server,
+            arguments.host,
+            arguments.port,
+            arguments.timeout,
+            arguments.callers_token_file,
+            security,
+        )
+    )

@@ -38,7 +38,7 @@ RETRY_AFTER_S = 1
 _CLIENT_CLOSED = 499
 #: Statuses that may come before the whole request has: uvicorn would read on, without a limit, to
 #: find the next request of the connection.
-_WITH_BODIES_LEFT = (408, 413, 415, 429)
+_WITH_BODIES_LEFT = (401, 408, 413, 415, 429)
 
 
 class ApiError(Exception):
@@ -148,18 +148,18 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(ApiError)
     async def on_api_error(request: Request, error: ApiError) -> Response:
-        return _response(request, error)
+        return error_response(request, error)
 
     @app.exception_handler(OFAClientError)
     async def on_client_error(request: Request, error: OFAClientError) -> Response:
         answered = from_client_error(error)
         if answered.status in (502, 503):
             _log.warning("%s: %s: %s", error.request_id, answered.code, error)
-        return _response(request, answered, error.request_id)
+        return error_response(request, answered, error.request_id)
 
     @app.exception_handler(ValidationError)
     async def on_validation_error(request: Request, error: ValidationError) -> Response:
-        return _response(request, from_validation_error(error))
+        return error_response(request, from_validation_error(error))
 
     @app.exception_handler(ClientDisconnect)
     async def on_disconnect(request: Request, _: ClientDisconnect) -> Response:
@@ -169,15 +169,16 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def on_http_exception(request: Request, error: HTTPException) -> Response:
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-        return _response(request, ApiError(error.status_code, code, error.detail))
+        return error_response(request, ApiError(error.status_code, code, error.detail))
 
     @app.exception_handler(Exception)
     async def on_fault(request: Request, _: Exception) -> Response:
         # Starlette raises the error again behind this answer, so that uvicorn logs its traceback.
-        return _response(request, ApiError(500, "internal_error", "the gateway has failed"))
+        return error_response(request, ApiError(500, "internal_error", "the gateway has failed"))
 
 
-def _response(request: Request, error: ApiError, request_id: str = "") -> Response:
+def error_response(request: Request, error: ApiError, request_id: str = "") -> Response:
+    """Returns the answer that says so, and leaves its code for the figures."""
     request.state.outcome = error.code
     details = ErrorDetails(
         code=error.code,
@@ -188,6 +189,8 @@ def _response(request: Request, error: ApiError, request_id: str = "") -> Respon
     headers = {REQUEST_ID: request_id} if request_id else {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     if error.status in _WITH_BODIES_LEFT:
         headers["Connection"] = "close"
     return JSONResponse(ErrorAnswer(error=details).model_dump(), error.status, headers)

@@ -8,11 +8,13 @@ import signal
 import socket
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import uvicorn
 
 from ofa_client import AsyncOFAClient
+from ofa_client._security_arguments import SecuritySettings
 from ofa_server.errors import ServerError
 from ofa_server.gateway.app import make_app
 from ofa_server.gateway.catalogue import Catalogue
@@ -31,19 +33,26 @@ class GatewaySettings:
         host: address to listen on.
         port: to listen on.
         timeout: seconds for a request, from its first byte to the answer.
+        callers_token_file: tokens that callers need one of, None if they need none.
+        security: towards the model servers.
     """
 
     servers: Sequence[str] = ("localhost:8001",)
     host: str = "127.0.0.1"
     port: int = 8080
     timeout: float = 60.0
+    callers_token_file: Path | None = None
+    security: SecuritySettings = field(
+        default_factory=lambda: SecuritySettings(tls=None, token=None, metadata={})
+    )
 
 
 def serve(settings: GatewaySettings) -> None:
     """Serves until SIGTERM or SIGINT; requests under way are answered before it returns.
 
     Raises:
-        ServerError: the address cannot be listened on, or that of the model server is none.
+        ServerError: the address cannot be listened on, that of the model server is none, or a
+            file of certificates or tokens does not do.
     """
     check_ports(settings.host, {"HTTP": settings.port})
     # What routes and client have to say stands among uvicorn's own lines.
@@ -54,12 +63,19 @@ def serve(settings: GatewaySettings) -> None:
 async def _serve(settings: GatewaySettings) -> None:
     try:
         # Pictures come with requests: nothing is fetched, whatever a request says.
-        client = AsyncOFAClient(settings.servers, urls=None)
-    except ValueError as error:
+        client = AsyncOFAClient(settings.servers, urls=None, **settings.security)
+        listing = Catalogue(settings.servers, settings.security)
+    except (ValueError, OSError) as error:
         raise ServerError(str(error)) from error
-    async with client, aclosing(Catalogue(settings.servers)) as catalogue:
+    async with client, aclosing(listing) as catalogue:
+        app = make_app(
+            client,
+            catalogue,
+            timeout=settings.timeout,
+            callers_token_file=settings.callers_token_file,
+        )
         config = uvicorn.Config(
-            make_app(client, catalogue, timeout=settings.timeout),
+            app,
             host=settings.host,
             port=settings.port,
             lifespan="off",

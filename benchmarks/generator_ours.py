@@ -17,6 +17,7 @@ from benchmarks.exported import load_exported_generator, load_exported_task, rea
 from benchmarks.machine import synchronize
 from benchmarks.worker import Answered, answer_pictures
 from ofa.export import stack_rows
+from ofa_server.backends.pytorch.allocator import keep_blocks_apart, pool_blocks
 
 
 class OurSide:
@@ -28,6 +29,9 @@ class OurSide:
     """
 
     def __init__(self, repository: Path, name: str, batch_size: int, device: torch.device) -> None:
+        # As the server's backend does.
+        keep_blocks_apart()
+        self.has_run = False
         self.task = load_exported_task(repository, name)
         self.generator = load_exported_generator(repository, name, device)
         self.batch_size = batch_size
@@ -43,6 +47,9 @@ class OurSide:
             tensor.to(self.device) for tensor in stack_rows([row] * self.batch_size, self.task)
         ]
         hypotheses = self.generator(*arguments)
+        if not self.has_run:
+            self.has_run = True
+            pool_blocks()
         generated = self._now()
         captions = read_texts(self.task, row, hypotheses)
         end = self._now()

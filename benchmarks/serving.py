@@ -51,6 +51,7 @@ from ofa.export import stack_rows
 from ofa.lowering import PRECISIONS
 from ofa.tasks import Task
 from ofa.tensors import Tensors
+from ofa_server.backends.pytorch.allocator import pool_blocks
 from ofa_server.background import running_server
 from ofa_server.model_configs import read_configs
 from ofa_server.repository import MEMBERS
@@ -199,6 +200,8 @@ def measure_bare(
         every size.
     """
     progress(f"without a server, batches of {batch_sizes}, {seconds:g} s each, after a warm-up")
+    # As the server's backend does once it has laid the weights out.
+    pool_blocks()
     generator = load_exported_generator(repository, name)
     rows: list[Tensors] = []
     times: list[float] = []

@@ -4,8 +4,9 @@ Started by `chaos.load` in a process of its own, so that what it costs can be st
 killed. Every line of the outcomes is [due, ended, code, details]: seconds of the system's monotonic
 clock, gRPC's status and its message.
 
-Each request was encoded before the first is sent, and answers are not decoded: that leaves the
-processor to the server.
+Each request was encoded before the first is sent, and an answer is only compared with the first one
+to the same request: that leaves the processor to the server. They must be the same to the last bit,
+whatever shares their batches and whoever answers.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from pathlib import Path
 from typing import TextIO
 
 import grpc
+from tritonclient.grpc import service_pb2
 
 from chaos.mixes import MIXES, Prepared
-from ofa_client import AsyncOFAClient, OFAClientError, RetryPolicy
+from ofa_client import AsyncOFAClient, Caption, OFAClientError, RetryPolicy
 
 _INFER = "/inference.GRPCInferenceService/ModelInfer"
 _TIMEOUT_S = 120.0
@@ -45,6 +47,9 @@ _CHANNEL_OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 500),
 ]
 
+_ANOTHER = ("ANOTHER ANSWER", "the same request was answered otherwise before")
+#: The tensors that were answered first, by request.
+_Answers = dict[bytes, frozenset[tuple[str, bytes]]]
 #: Sends one request and says how it ended: status and message.
 Ask = Callable[[Prepared], Awaitable[tuple[str, str]]]
 
@@ -82,10 +87,11 @@ async def _by_grpc(addresses: Sequence[str], count: int, stack: AsyncExitStack) 
     """As tritonclient sends, without another attempt, on connections that take turns."""
     chosen = itertools.islice(itertools.cycle(addresses), count)
     channels = [grpc.aio.insecure_channel(each, options=_CHANNEL_OPTIONS) for each in chosen]
-    return [_plainly(await stack.enter_async_context(channel)) for channel in channels]
+    answers: _Answers = {}
+    return [_plainly(await stack.enter_async_context(channel), answers) for channel in channels]
 
 
-def _plainly(channel: grpc.aio.Channel) -> Ask:
+def _plainly(channel: grpc.aio.Channel, answers: _Answers) -> Ask:
     infer = channel.unary_unary(_INFER)
 
     async def ask(request: Prepared) -> tuple[str, str]:
@@ -94,21 +100,33 @@ def _plainly(channel: grpc.aio.Channel) -> Ask:
             asyncio.get_running_loop().call_later(request.cancel_after_s, call.cancel)
         # Unlike the call itself, these two do not raise when it is cancelled.
         code, details = await call.code(), await call.details()
+        if code is grpc.StatusCode.OK:
+            answer = _tensors(await call)
+            if answers.setdefault(request.message, answer) != answer:
+                return _ANOTHER
         return code.name, details or ""
 
     return ask
 
 
+def _tensors(message: bytes) -> frozenset[tuple[str, bytes]]:
+    response = service_pb2.ModelInferResponse.FromString(message)
+    # They come in any order.
+    names = [output.name for output in response.outputs]
+    return frozenset(zip(names, response.raw_output_contents, strict=True))
+
+
 async def _by_client(addresses: Sequence[str], _: int, stack: AsyncExitStack) -> list[Ask]:
     client = AsyncOFAClient(addresses, timeout=_TIMEOUT_S, retry=_PATIENT)
     await stack.enter_async_context(client)
+    answers: dict[bytes, tuple[Caption, ...]] = {}
 
     async def ask(request: Prepared) -> tuple[str, str]:
         try:
-            await client.caption(request.picture)
+            captions = tuple((await client.caption(request.picture)).captions)
         except OFAClientError as error:
             return type(error).__name__, str(error)
-        return "OK", ""
+        return _ANOTHER if answers.setdefault(request.picture, captions) != captions else ("OK", "")
 
     return [ask]
 

@@ -81,6 +81,8 @@ class Server:
 
     def start(self) -> None:
         """Start the server, and do not wait."""
+        # What is left of one that was killed goes on writing to its own file.
+        self.log.unlink(missing_ok=True)
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 self._command,

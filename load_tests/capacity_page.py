@@ -118,15 +118,17 @@ def _perf_analyzer(result: Mapping[str, Any]) -> Iterator[str]:
     yield _paragraph(
         f"NVIDIA's perf_analyzer 2.60 and `run.py` by turns at the same server, the bundled "
         f"checkpoint, {result['num_clients']} clients of a closed loop, means of "
-        f"{result['num_turns']} turns:"
+        f"{result['num_turns']} turns. What the load itself costs is taken from the server here:"
     )
     difference = [ours[key] / theirs[key] - 1 for key in ("per_second", "p50_ms")]
     yield _table(
-        ("", "answers/s", "p50, ms"),
+        ("", "answers/s", "p50, ms", "the load itself, cores"),
         [
-            ("perf_analyzer", f"{theirs['per_second']:.1f}", f"{theirs['p50_ms']:.1f}"),
-            ("run.py", f"{ours['per_second']:.1f}", f"{ours['p50_ms']:.1f}"),
-            ("difference", *(f"{each:+.1%}" for each in difference)),
+            *(
+                (name, f"{side['per_second']:.1f}", f"{side['p50_ms']:.1f}", f"{side['cores']:.3f}")
+                for name, side in (("perf_analyzer", theirs), ("run.py", ours))
+            ),
+            ("difference", *(f"{each:+.1%}" for each in difference), ""),
         ],
     )
 

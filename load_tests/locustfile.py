@@ -56,6 +56,15 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--outcome", default="", help="JSON file for what was seen")
 
 
+def count_senders(environment: Environment) -> int:
+    """Processes that send requests.
+
+    Locust tells its workers how many are expected, and waits until these are there.
+    """
+    is_alone = not isinstance(environment.runner, MasterRunner | WorkerRunner)
+    return 1 if is_alone else int(environment.parsed_options.expect_workers)
+
+
 class Load:
     """What one process needs for the run, and what it saw.
 
@@ -75,9 +84,7 @@ class Load:
         self.tally = Tally()
         self.num_users = 0
         self.index = runner.worker_index if isinstance(runner, WorkerRunner) else 0
-        # Locust tells its workers how many there are to be, and waits until they are there.
-        is_alone = not isinstance(runner, MasterRunner | WorkerRunner)
-        self.count = 1 if is_alone else options.expect_workers
+        self.count = count_senders(environment)
         self._random = random.Random(f"{self.plan.seed} {self.index}")  # noqa: S311 - no secrets
         self._request_event = environment.events.request
         self._slot_seconds = slot_seconds(self.plan.seconds)
@@ -216,9 +223,8 @@ class Stages(LoadTestShape):
         if stage is None:
             # The users end by themselves.
             return None if self._has_ended() else self.runner.shape_last_tick
-        num_processes = Processes.load.count if Processes.load else 1
-        users = num_processes if plan.is_open else plan.stages[stage].users
-        return users, USERS_A_SECOND * num_processes
+        count = count_senders(environment)
+        return count if plan.is_open else plan.stages[stage].users, USERS_A_SECOND * count
 
     def _has_ended(self) -> bool:
         if isinstance(self.runner, MasterRunner):
@@ -267,9 +273,11 @@ def write_outcome(environment: Environment, **_: object) -> None:
     load, runner = Processes.load, environment.runner
     if load is None or isinstance(runner, WorkerRunner):
         return
+    is_master = isinstance(runner, MasterRunner)
     outcome = {
         "started_at": load.started_at,
         "num_processes": load.count,
+        "num_lost": load.count - len(Processes.finished) if is_master else 0,
         "tally": load.take_tally().to_table(),
     }
     Path(environment.parsed_options.outcome).write_text(json.dumps(outcome))

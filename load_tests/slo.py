@@ -12,13 +12,21 @@ from load_tests.plan import Plan
 Check = dict[str, Any]
 
 
-def check(plan: Plan, whole: Mapping[str, Any]) -> list[Check]:
-    """Compare the figures of a whole run with the limits of its plan."""
-    return list(_checks(plan, whole))
+def check(plan: Plan, whole: Mapping[str, Any], num_lost: int) -> list[Check]:
+    """Compare the figures of a whole run with the limits of its plan.
+
+    Args:
+        plan: with the limits.
+        whole: the figures, see `summary.py`.
+        num_lost: processes of the load that have not done their share.
+    """
+    return list(_checks(plan, whole, num_lost))
 
 
-def _checks(plan: Plan, whole: Mapping[str, Any]) -> Iterator[Check]:
+def _checks(plan: Plan, whole: Mapping[str, Any], num_lost: int) -> Iterator[Check]:
     total, slo = whole["total"], plan.slo
+    if num_lost:
+        yield _at_most("workers lost, and their share of the load", num_lost, 0)
     num_good = sum(total[outcome] for outcome in GOOD)
     yield _at_least("answers and expected refusals", num_good, 1)
     sent = max(total["sent"], 1)

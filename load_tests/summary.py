@@ -66,7 +66,7 @@ def summarize(
         "course": _course(plan, tally, readings, started_at),
         "triton": {name: model._asdict() for name, model in models.items()},
         "errors": dict(tally.errors.most_common()),
-        "checks": check(plan, whole),
+        "checks": check(plan, whole, outcome["num_lost"]),
     }
 
 

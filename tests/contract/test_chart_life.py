@@ -219,6 +219,7 @@ def test_shared_memory_is_what_the_server_requires(
         "generator": model("pytorch", generators, batch, pixels, rest),
         "postprocess": model("python", 1, 1, rest),
     }
+    # An ensemble of another name and another version of this one take the same.
     needed = needed_shared_memory(models, dict.fromkeys(models, ensembles), stand_in=True)
     given = shared_memory(
         f"sharedMemory.ensembles={ensembles}",

@@ -82,10 +82,16 @@ def variant(request: pytest.FixtureRequest) -> Variant:
     return chosen
 
 
+@pytest.fixture(params=[1, 4], ids=["one generator", "four"])
+def instances(request: pytest.FixtureRequest) -> int:
+    count: int = request.param
+    return count
+
+
 @pytest.fixture
-def configs(variant: Variant) -> dict[str, Any]:
+def configs(variant: Variant, instances: int) -> dict[str, Any]:
     tensors = variant.task.tensors_for(variant.settings)
-    written = config_writer.write_configs(tensors, PLAIN_NAMES)
+    written = config_writer.write_configs(tensors, PLAIN_NAMES, instances=instances)
     return {model: parse(text) for model, text in written.items()}
 
 
@@ -211,6 +217,12 @@ def test_queues_are_bounded(configs: dict[str, Any], model: str) -> None:
     policy = configs[model].dynamic_batching.default_queue_policy
     assert 0 < policy.max_queue_size <= 256
     assert policy.default_timeout_microseconds > 0
+
+
+def test_a_generator_has_the_instances_that_are_asked_for(
+    configs: dict[str, Any], instances: int
+) -> None:
+    assert num_instances(configs["generator"]) == instances
 
 
 def test_the_generator_never_starves_and_its_queue_never_fills(configs: dict[str, Any]) -> None:

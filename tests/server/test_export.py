@@ -67,9 +67,13 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("flag", "value", "reason"),
-    [("--max-beam-size", "4", "beam size is 4"), ("--max-length", "0", "length is 0")],
+    [
+        ("--max-beam-size", "4", "beam size is 4"),
+        ("--max-length", "0", "length is 0"),
+        ("--instances", "0", "--instances 0 does not do; CPUs take 1 or more"),
+    ],
 )
-def test_a_bound_below_the_checkpoint_s_own_is_refused(
+def test_a_number_below_its_bound_is_refused(
     checkpoint: Path, tmp_path: Path, flag: str, value: str, reason: str
 ) -> None:
     sentence = failed_export(checkpoint, "--repository", tmp_path, flag, value)

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,10 @@ def requests_of(report: dict[str, Any], model: str) -> int:
     return int(report["triton"][model]["num_requests"])
 
 
+def count_captions(server: ServeProcess) -> int:
+    return read_statistics(server.grpc_address)["caption"].num_requests
+
+
 CLOSED = ["--users", "3", "--seconds", "3"]
 OPEN = ["--rate", "5", "--seconds", "4"]
 TWO_PROCESSES = ["--", "--processes", "2"]
@@ -120,26 +125,45 @@ def test_all_processes_together_send_the_schedule(
     assert alone == together
 
 
-def test_workers_join_a_master(load_server: ServeProcess, pictures: Path, tmp_path: Path) -> None:
-    """As on several machines: workers are started by themselves, and told everything."""
-    [master_port] = free_ports(1)
-    worker_command = [
+@contextmanager
+def two_workers(tmp_path: Path) -> Iterator[tuple[list[subprocess.Popen[bytes]], list[str]]]:
+    """As on several machines: workers that are started by themselves, and their master's words."""
+    [port] = free_ports(1)
+    command = [
         *(sys.executable, "-m", "locust", "--locustfile", str(RUN.with_name("locustfile.py"))),
-        *("--worker", "--master-host", "127.0.0.1", "--master-port", str(master_port)),
+        *("--worker", "--master-host", "127.0.0.1", "--master-port", str(port)),
     ]
     with (tmp_path / "workers.log").open("wb") as log:
-        workers = [subprocess.Popen(worker_command, stdout=log, stderr=log) for _ in range(2)]
+        workers = [subprocess.Popen(command, stdout=log, stderr=log) for _ in range(2)]
     try:
-        for_locust = ["--master", "--expect-workers", "2", "--master-bind-port", str(master_port)]
-        report = report_of(load_server, pictures, tmp_path, *CLOSED, "--", *for_locust)
-        assert report["generator"]["num_processes"] == 2
-        assert report["whole"]["total"]["sent"] == requests_of(report, "caption") >= 3
-        for worker in workers:
-            worker.wait(60)
+        yield workers, ["--", "--master", "--expect-workers", "2", "--master-bind-port", str(port)]
     finally:
         for worker in workers:
             worker.kill()
             worker.wait()
+
+
+def test_workers_join_a_master(load_server: ServeProcess, pictures: Path, tmp_path: Path) -> None:
+    with two_workers(tmp_path) as (workers, as_master):
+        report = report_of(load_server, pictures, tmp_path, *CLOSED, *as_master)
+        for worker in workers:
+            worker.wait(60)
+    assert report["generator"]["num_processes"] == 2
+    assert report["whole"]["total"]["sent"] == requests_of(report, "caption") >= 3
+
+
+def test_a_lost_worker_fails_the_run(
+    load_server: ServeProcess, pictures: Path, tmp_path: Path
+) -> None:
+    before = count_captions(load_server)
+    load = ["--rate", "4", "--seconds", "10"]
+    with two_workers(tmp_path) as (workers, as_master), ThreadPoolExecutor(1) as pool:
+        run = pool.submit(run_load, [load_server.grpc_address], pictures, *load, *as_master)
+        wait_until(lambda: count_captions(load_server) > before, "the first request", TIMEOUT_S)
+        workers[0].kill()
+        finished = run.result()
+    assert finished.returncode == 1, finished.stdout
+    assert "MISSED   workers lost, and their share of the load: 1 (at most 0)" in finished.stdout
 
 
 MIX = """
@@ -229,15 +253,11 @@ def test_a_server_that_stands_still_cannot_hide_its_queue(
         for pid, command in descendants(load_server.process.pid).items()
         if Path(command[0]).name == "tritonserver"
     ]
-    before = read_statistics(load_server.grpc_address)["caption"].num_requests
+    before = count_captions(load_server)
     load = ["--rate", str(rate), "--seconds", str(seconds), "--report", str(tmp_path)]
     with ThreadPoolExecutor(1) as pool:
         run = pool.submit(run_load, [load_server.grpc_address], pictures, *load)
-        wait_until(
-            lambda: read_statistics(load_server.grpc_address)["caption"].num_requests > before,
-            "the first request",
-            TIMEOUT_S,
-        )
+        wait_until(lambda: count_captions(load_server) > before, "the first request", TIMEOUT_S)
         os.kill(triton, signal.SIGSTOP)
         try:
             time.sleep(stopped_s)

@@ -35,7 +35,11 @@ def reading(seconds: float, count: int) -> Reading:
 
 
 def outcome(
-    answered: dict[int, int], refused: int = 0, overloaded: int = 0, failed: int = 0
+    answered: dict[int, int],
+    refused: int = 0,
+    overloaded: int = 0,
+    failed: int = 0,
+    num_lost: int = 0,
 ) -> dict[str, Any]:
     """What Locust counted: answers of 40 ms by stage, and what else came in the first one."""
     tally = Tally()
@@ -52,7 +56,12 @@ def outcome(
         tally.completed[0, "caption, bad pictures"] += 1
     tally.cpu_seconds = 3.0
     tally.lateness.add(0.5)
-    return {"started_at": START, "num_processes": 2, "tally": tally.to_table()}
+    return {
+        "started_at": START,
+        "num_processes": 2,
+        "num_lost": num_lost,
+        "tally": tally.to_table(),
+    }
 
 
 def summary(seen: dict[str, Any], slo: Slo | None = None) -> Result:
@@ -109,6 +118,7 @@ def test_a_server_that_says_nothing_of_itself_leaves_the_requests() -> None:
         # 10 answers in 30 seconds.
         (outcome({0: 10}), Slo(min_per_second=0.33), []),
         (outcome({0: 10}), Slo(min_per_second=0.34), ["answers a second"]),
+        (outcome({0: 10}, num_lost=1), Slo(), ["workers lost, and their share of the load"]),
         (outcome({}), Slo(), ["answers and expected refusals", "caption: p95, ms"]),
         # Of what was never answered it is not known that it was fast.
         (outcome({}, refused=3), Slo(), ["caption: p95, ms"]),

@@ -8,7 +8,8 @@ installed. `pytorch_config` says which models are taken.
 Meant differences from the C++ backend, apart from what that one gets wrong or cannot do: an input
 index that it crashes on is refused; an output whose first dimension is not the batch is an error
 for the whole batch instead of wrong rows; a client sees the first and last line of a TorchScript
-error, the log all of it; thread and JIT settings stay within a model, because a model is a process.
+error, the log all of it; thread and JIT settings stay within a model, because a model is a process;
+so do those of the allocator.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 import torch
 import triton_python_backend_utils as pb_utils
+from allocator import keep_blocks_apart, pool_blocks
 from pytorch_config import TORCH_DTYPES, ConfigError, Output, PytorchConfig, read_config
 
 # How the C++ backend names what it finds in a tuple in place of a tensor.
@@ -56,6 +58,8 @@ class TritonPythonModel:
                 f"unable to find '{path}' for model instance '{args['model_instance_name']}'"
             )
         self._device = _device(args["model_instance_kind"], args["model_instance_device_id"])
+        keep_blocks_apart()
+        self._has_run = False
         try:
             # The mode of the module is the exporter's: the C++ backend never calls eval() either.
             self._module = torch.jit.load(path, map_location=self._device)
@@ -105,6 +109,10 @@ class TritonPythonModel:
         inference_mode = self._config.switches.get("INFERENCE_MODE", True)
         with torch.no_grad(), torch.inference_mode(inference_mode):
             returned = _as_tuple(self._module(*(tensor.to(self._device) for tensor in inputs)))
+        if not self._has_run:
+            # The first call, a warm-up, has laid the weights out.
+            self._has_run = True
+            pool_blocks()
         rows_expected = num_rows if self._config.max_batch_size > 0 else None
         return {
             output.name: _checked(output, returned, rows_expected).cpu()

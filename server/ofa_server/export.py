@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib.metadata
 import json
 import signal
@@ -141,7 +142,6 @@ def run(arguments: argparse.Namespace) -> None:
     folder = fetch_checkpoint(arguments.checkpoint)
     # torch takes seconds to import, and `ofa serve` shares this command.
     from ofa.checkpoint import load_checkpoint
-    from ofa.export import export_generator
 
     print(f"reading {folder.name}", flush=True)
     task_name = None if arguments.task is None else _TASK_NAMES[arguments.task]
@@ -154,6 +154,23 @@ def run(arguments: argparse.Namespace) -> None:
     )
     task = checkpoint.build_task(limits)
     name = task.ensemble if arguments.name is None else arguments.name
+    try:
+        names = _write(arguments, name, folder, checkpoint, task)
+    except OSError as error:
+        full = "; make room, or export to another disk" if error.errno == errno.ENOSPC else ""
+        raise ServerError(
+            f"{arguments.repository} cannot be written: {error.strerror}{full}"
+        ) from error
+    which = "" if arguments.version is None else f"version {arguments.version} of "
+    print(f"wrote {which}{', '.join(names)} to {arguments.repository}", flush=True)
+
+
+def _write(
+    arguments: argparse.Namespace, name: str, folder: Path, checkpoint: Checkpoint, task: Task
+) -> list[str]:
+    """Writes the four models and returns their names."""
+    from ofa.export import export_generator
+
     with staged_export(
         arguments.repository,
         name,
@@ -167,7 +184,7 @@ def run(arguments: argparse.Namespace) -> None:
         report = export_generator(
             checkpoint,
             model_file,
-            limits,
+            task.settings.limits,
             arguments.precision,
             arguments.device,
             portable=arguments.portable,
@@ -179,9 +196,7 @@ def run(arguments: argparse.Namespace) -> None:
         (version_of(models[ENSEMBLE]) / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
         identity = json.dumps(_identity(manifest), indent=2) + "\n"
         (version_of(models["preprocess"]) / IDENTITY).write_text(identity)
-    names = ", ".join(model.name for model in models.values())
-    which = "" if arguments.version is None else f"version {arguments.version} of "
-    print(f"wrote {which}{names} to {arguments.repository}", flush=True)
+    return [model.name for model in models.values()]
 
 
 def _write_warmups(models: Mapping[str, Path], task: Task, report: ExportReport) -> None:

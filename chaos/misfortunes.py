@@ -105,7 +105,7 @@ def _cases(repository: Path, scratch: Path, taken: int) -> list[_Case]:
         _Case(
             "the disk is full, at an export",
             export(_CHECKPOINT, small / "models"),
-            "make room",
+            "cannot be written: No space left on device",
             (small, "4m"),
         ),
         _Case(
@@ -141,7 +141,7 @@ def _cases(repository: Path, scratch: Path, taken: int) -> list[_Case]:
                 checkpoint("other", lambda copy: (copy / "config.json").write_text(_BERT)),
                 scratch / "models",
             ),
-            "config.json",
+            "a model of the type bert; ofa is meant",
         ),
         _Case(
             "the checkpoint's weights are of another size",

@@ -91,11 +91,12 @@ def run(repository: Path, quick: bool) -> list[Figure]:
                 flood = _load(server, _FILL_S, seconds, rate=_OVERLOAD * peak.per_second)
             models = subtract(read_statistics(server.address), before)
             later = _load(server, 0.0, seconds / 4, num_clients=1)
-    decoded = models["caption_preprocess"].num_requests
+    decoded, generator = models["caption_preprocess"].num_requests, models["caption_generator"]
     return [
         reported("capacity", peak.per_second, "pictures/s", f"{_NUM_CLIENTS} clients"),
         *_load_figures(flood, peak),
         *_answer_figures(flood, full, peak),
+        reported("rows in a batch", generator.num_requests / generator.num_executions),
         *_refusal_figures(flood),
         none(
             "pictures decoded and then refused",

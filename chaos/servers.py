@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -28,6 +29,7 @@ _PROBE_TIMEOUT_S = 5
 #: Before a server that has ended is started once more.
 _RESTART_S = 1.0
 _NUM_LOG_LINES = 30
+_PORTS = range(20_000, 32_768)
 
 
 class ChaosError(Exception):
@@ -182,12 +184,23 @@ def serving(*servers: Server) -> Iterator[None]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on."""
+    """Ports of the loopback interface that nobody listens on.
+
+    They are below those that Linux gives to connections: one of these could be taken for a
+    connection before the server listens on it.
+    """
     with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+        found: list[int] = []
+        for port in random.sample(_PORTS, len(_PORTS)):
+            probe = stack.enter_context(socket.socket())
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            found.append(port)
+            if len(found) == count:
+                return found
+    raise ChaosError(f"there are no {count} free ports")
 
 
 def wait_until(condition: Callable[[], bool], what: str, deadline_s: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import shutil
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,10 +19,10 @@ from ofa.options import OptionLimits
 from ofa.tasks import Task
 from ofa.tensors import Tensors
 
-#: Of a weight, at least.
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 #: Largest difference of a score between the exported and the eager module.
 _SCORE_TOLERANCE = 1e-4
+#: What an artefact holds beside its weights.
+_MAX_CODE_BYTES = 2**20
 #: Namespaces that every build of libtorch has.
 _OWN_OPERATORS = ("aten", "prim")
 
@@ -74,11 +74,10 @@ def export_generator(
         portable: use PyTorch's own operators only; for `ofa.lowering.PORTABLE_PRECISIONS[device]`.
 
     Raises:
-        ExportError: there is no room for the artefact, or once loaded it answers a test picture
-            differently.
+        ExportError: the loaded artefact answers a test picture differently.
+        OSError: there is no room for it.
     """
     generator = checkpoint.build_generator()
-    _check_room(path, generator, precision)
     task = checkpoint.build_task(limits)
     image_size = checkpoint.task_config.patch_image_size
     if portable:
@@ -88,6 +87,7 @@ def export_generator(
     # Scripting comes before the first call, so that no bias computed for a shape is saved.
     scripted = torch.jit.script(lowered)
     operators = foreign_operators(scripted)
+    _reserve(path, generator)
     scripted.save(str(path))  # type: ignore[no-untyped-call]
     eager = generator if precision == "float32" else lowered
     del generator, lowered, scripted
@@ -113,25 +113,24 @@ def export_generator(
     )
 
 
+def _reserve(path: Path, generator: nn.Module) -> None:
+    """Tries whether there is room for the weights in float32, which is the most they take.
+
+    torch ends the whole process when a disk is full.
+
+    Raises:
+        OSError: there is not.
+    """
+    tensors = {id(tensor): tensor for tensor in (*generator.parameters(), *generator.buffers())}
+    num_bytes = sum(tensor.nbytes for tensor in tensors.values()) + _MAX_CODE_BYTES
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, num_bytes)
+
+
 def foreign_operators(module: torch.jit.ScriptModule) -> tuple[str, ...]:
     """Names of the operators of a module, in all that it calls, that are not PyTorch's own."""
     names: list[str] = torch.jit.export_opnames(module)  # type: ignore[no-untyped-call]
     return tuple(sorted({name for name in names if name.partition("::")[0] not in _OWN_OPERATORS}))
-
-
-def _check_room(path: Path, generator: nn.Module, precision: str) -> None:
-    """Compares the free space with what the weights take; torch ends the process when it is full.
-
-    Raises:
-        ExportError: it is too small.
-    """
-    count = sum(tensor.numel() for tensor in [*generator.parameters(), *generator.buffers()])
-    needed, free = count * _BYTES[precision], shutil.disk_usage(path.parent).free
-    if free < needed:
-        raise ExportError(
-            f"{path.parent} has {free / 1e6:,.0f} MB free, and {path.name} takes at least "
-            f"{needed / 1e6:,.0f} MB; make room, or export to another disk"
-        )
 
 
 def _score_difference(eager: Sequence[Tensor], exported: Sequence[Tensor]) -> float:

@@ -91,10 +91,11 @@ class EnvoyProcess:
         return self.folder / "clients" / "tokens"
 
     @contextmanager
-    def channel(self) -> Iterator[grpc.Channel]:
-        """An encrypted channel of somebody whom it does not know."""
+    def channel(self, *, alone: bool = False) -> Iterator[grpc.Channel]:
+        """An encrypted channel of somebody whom it does not know; with a connection `alone`."""
         trusted = grpc.ssl_channel_credentials(self.servers.root)
-        with grpc.secure_channel(self.address, trusted) as channel:
+        options = [("grpc.use_local_subchannel_pool", int(alone))]
+        with grpc.secure_channel(self.address, trusted, options) as channel:
             yield channel
 
     def is_serving(self) -> bool:

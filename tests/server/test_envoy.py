@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
@@ -22,6 +24,7 @@ from ofa_client import (
     InvalidRequestError,
     OFAClient,
     OFAClientError,
+    OverloadedError,
     UnavailableError,
 )
 from tests.server.envoy_process import (
@@ -32,10 +35,10 @@ from tests.server.envoy_process import (
     envoy_in_front_of,
 )
 from tests.server.gateway_process import gateway_serving
-from tests.server.processes import OFA_CLIENT, ServeProcess, serving
+from tests.server.processes import OFA_CLIENT, ServeProcess, serving, wait_until
 from tests.server.requests import TIMEOUT_S, caption, encoded, picture
 from tests.unit.certificates import Authority
-from tests.unit.scripted_triton import scripted_server
+from tests.unit.scripted_triton import CAPTIONS, Tensors, scripted_server
 
 pytestmark = pytest.mark.skipif(
     not ENVOY.exists(), reason=f"{ENVOY} is missing: run `make ops-tools`"
@@ -44,6 +47,8 @@ pytestmark = pytest.mark.skipif(
 PICTURE = encoded(picture(1))
 BEARER = (("authorization", f"Bearer {TOKEN}"),)
 MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
+#: That Envoy lets be under way.
+MAX_REQUESTS = 512
 #: What whoever has no credential is told.
 UNKNOWN = "a client certificate or a bearer token is needed"
 OFFERED = {
@@ -321,12 +326,16 @@ def test_our_client_knows_that_such_a_request_is_not_to_be_sent_again(envoy: Env
         asking.summarize("a" * 60_000, model="x" * 11_600_000)
 
 
-def test_a_compressed_message_is_refused(stranger: grpc.Channel) -> None:
+def test_a_compressed_message_is_refused(envoy: EnvoyProcess, stranger: grpc.Channel) -> None:
     # Of a few kilobytes, Triton would make these ten megabytes.
     message = inference("caption", 10_000_000)
     answer = ("UNIMPLEMENTED", "compressed messages are not taken")
     for compression in (grpc.Compression.Gzip, grpc.Compression.Deflate):
         assert refused(stranger, MODEL_INFER, message, compression=compression) == answer
+    # Triton itself unpacks it, and refuses no more than what is in it.
+    with grpc.insecure_channel(client_address(envoy)) as direct:
+        status, _ = refused(direct, MODEL_INFER, message, compression=grpc.Compression.Gzip)
+    assert status == "INVALID_ARGUMENT"
 
 
 @pytest.mark.parametrize("member", [*MEMBERS, "generator"])
@@ -376,6 +385,37 @@ def test_triton_sees_neither_the_token_nor_what_is_refused(tmp_path: Path) -> No
                 asking.caption(PICTURE)
     assert triton.models == ["caption"]
     assert "authorization" not in triton.metadata[0]
+
+
+def test_one_request_too_many_is_refused_at_once(tmp_path: Path) -> None:
+    may_answer = threading.Event()
+
+    def answer_late(*_: object) -> Tensors:
+        assert may_answer.wait(TIMEOUT_S)
+        return CAPTIONS
+
+    with scripted_server() as triton, ExitStack() as stack:
+        stack.callback(may_answer.set)
+        triton.answer = answer_late
+        port = int(triton.address.rpartition(":")[2])
+        envoy = stack.enter_context(envoy_in_front_of(port, tmp_path))
+        empty = service_pb2.ModelInferRequest(model_name="caption").SerializeToString()
+        # At most 128 requests go over one connection.
+        channels = [stack.enter_context(envoy.channel(alone=True)) for _ in range(5)]
+        calls = [
+            channels[number % 5]
+            .unary_unary(MODEL_INFER)
+            .future(empty, timeout=TIMEOUT_S, metadata=BEARER)
+            for number in range(MAX_REQUESTS + 20)
+        ]
+        wait_until(lambda: sum(call.done() for call in calls) >= 20, "refusals", 60)
+        for call in [call for call in calls if call.done()]:
+            assert call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert call.details() == "too many requests are under way"
+        with connect(envoy, TOKEN) as asking, pytest.raises(OverloadedError):
+            asking.caption(PICTURE)
+        may_answer.set()
+        assert sum(call.exception() is None for call in calls) == MAX_REQUESTS
 
 
 def test_envoy_opens_no_other_port(envoy: EnvoyProcess) -> None:

@@ -20,9 +20,9 @@ from pathlib import Path
 from statistics import linear_regression
 from typing import Any
 
-#: Answers that have to come while requests of a stage are due, as a share of these: fewer mean that
-#: a queue was growing. The last requests of a stage are answered in the next one, so not all.
-SUSTAINED_SHARE = 0.9
+#: Requests of a stage that may be unanswered at its end, as a share or in number: more mean that
+#: a queue was growing. The last ones always get their answers in the next stage.
+UNANSWERED_SHARE, UNANSWERED_COUNT = 0.1, 2
 
 
 class CapacityError(Exception):
@@ -91,7 +91,8 @@ def read_points(stages: Sequence[Mapping[str, Any]], percentile: str) -> list[Po
         total = stage["total"]
         if stage["rate"] and total["sent"]:
             rate = total["sent"] / stage["seconds"]
-            keeps_up = total["per_second"] >= SUSTAINED_SHARE * rate
+            num_unanswered = total["sent"] - total["per_second"] * stage["seconds"]
+            keeps_up = num_unanswered <= max(UNANSWERED_SHARE * total["sent"], UNANSWERED_COUNT)
             has_failed = bool(total["failed"] + total["overloaded"])
             latency = total[percentile]
             points.append(
@@ -119,8 +120,9 @@ def rate_of_replica(points: Sequence[Point], latency_ms: float) -> float:
     good = list(takewhile(lambda each: each.is_sustained and each.latency_ms <= latency_ms, points))
     if not good:
         raise CapacityError(
-            f"one replica misses {latency_ms:g} ms at {points[0].rate:.3g} requests/s already, the "
-            "lowest rate of the curve; more replicas do not make a single request faster"
+            f"one replica misses {latency_ms:g} ms or does not keep up at {points[0].rate:.3g} "
+            "requests/s already, the lowest rate of the curve; more replicas do not make a single "
+            "request faster"
         )
     last = good[-1]
     if len(good) < len(points) and (beyond := points[len(good)]).is_sustained:

@@ -40,10 +40,17 @@ def describe_commit() -> str:
     return last.stdout.strip() + "+" * (same.returncode != 0)
 
 
-def export(checkpoint: Path, name: str, precision: str = "float32", device: str = "cpu") -> Path:
+def export(
+    checkpoint: Path,
+    name: str,
+    precision: str = "float32",
+    device: str = "cpu",
+    *,
+    portable: bool = False,
+) -> Path:
     """Export a checkpoint under a name and return the repository."""
     command = [*_OFA, "export", str(checkpoint), "--repository", str(REPOSITORY), "--name", name]
-    command += ["--precision", precision, "--device", device]
+    command += ["--precision", precision, "--device", device, *["--portable"] * portable]
     subprocess.run(command, check=True, stdout=sys.stderr)
     return REPOSITORY
 

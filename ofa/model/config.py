@@ -182,6 +182,9 @@ class ModelConfig:
             CheckpointError: a field has an unsupported value, or an unknown field might change
                 the mathematics.
         """
+        kind = values.get("model_type") or "ofa"
+        if kind != "ofa":
+            raise CheckpointError(f"config.json: this is a model of the type {kind}; ofa is meant")
         for name, required in _REQUIRED.items():
             if name in values and values[name] != required:
                 raise CheckpointError(

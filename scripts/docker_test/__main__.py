@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from check import CheckError
+from check import FAILURES
 from engine import running_engine
 from images import build_images, check_images, check_wheels, lint_images
 from machine import install_packages
@@ -30,7 +30,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         test()
-    except CheckError as failure:
+    except FAILURES as failure:
         print(f"docker-test: FAILED: {failure}", file=sys.stderr)
         return 1
     print(f"docker-test: passed in {time.monotonic() - started:.0f} s")

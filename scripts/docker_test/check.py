@@ -7,10 +7,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from ofa_client import OFAClientError
+
 
 class CheckError(Exception):
     """Something is not as it should be; the message says what."""
 
+
+#: What a service that does not answer as it should is seen by, too.
+FAILURES = (CheckError, OFAClientError, OSError)
 
 _started = time.monotonic()
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from check import CheckError, begin, passed
+from check import FAILURES, begin, passed
 from engine import Engine
 
 _OVERRIDE = """\
@@ -78,7 +78,7 @@ def running_stack(engine: Engine, kept: Path) -> Iterator[Stack]:
         stack.compose("up", "--no-build", "--wait", "--wait-timeout", "300")
         passed("up: every service is healthy")
         yield stack
-    except CheckError:
+    except FAILURES:
         print(stack.compose("logs", "--no-color", "--tail", "40"))
         raise
     finally:

@@ -57,7 +57,9 @@ def _import_debian(engine: Engine, tree: Path) -> None:
     # Python's own images let pip install into their Python.
     (tree / "usr/lib/python3.11/EXTERNALLY-MANAGED").unlink()
     archive = tree.with_suffix(".tar")
-    run(["tar", "--directory", tree, "--exclude=./var/cache/apt/*.bin", "-cf", archive, "."])
+    for package in (tree / "var/cache/apt/archives").glob("*.deb"):
+        package.unlink()
+    run(["tar", "--directory", tree, "-cf", archive, "."])
     engine.docker("import", archive, _DEBIAN)
     shutil.rmtree(tree)
     archive.unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib.metadata
 import json
 import signal
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from ofa_server.repository import (
     staged_export,
     version_of,
 )
-from ofa_server.versions import ENSEMBLE, MANIFEST
+from ofa_server.versions import ENSEMBLE, IDENTITY, MANIFEST
 from ofa_server.warmup import write_warmup_files
 
 if TYPE_CHECKING:
@@ -141,7 +142,6 @@ def run(arguments: argparse.Namespace) -> None:
     folder = fetch_checkpoint(arguments.checkpoint)
     # torch takes seconds to import, and `ofa serve` shares this command.
     from ofa.checkpoint import load_checkpoint
-    from ofa.export import export_generator
 
     print(f"reading {folder.name}", flush=True)
     task_name = None if arguments.task is None else _TASK_NAMES[arguments.task]
@@ -154,6 +154,23 @@ def run(arguments: argparse.Namespace) -> None:
     )
     task = checkpoint.build_task(limits)
     name = task.ensemble if arguments.name is None else arguments.name
+    try:
+        names = _write(arguments, name, folder, checkpoint, task)
+    except OSError as error:
+        full = "; make room, or export to another disk" if error.errno == errno.ENOSPC else ""
+        raise ServerError(
+            f"{arguments.repository} cannot be written: {error.strerror}{full}"
+        ) from error
+    which = "" if arguments.version is None else f"version {arguments.version} of "
+    print(f"wrote {which}{', '.join(names)} to {arguments.repository}", flush=True)
+
+
+def _write(
+    arguments: argparse.Namespace, name: str, folder: Path, checkpoint: Checkpoint, task: Task
+) -> list[str]:
+    """Writes the four models and returns their names."""
+    from ofa.export import export_generator
+
     with staged_export(
         arguments.repository,
         name,
@@ -167,7 +184,7 @@ def run(arguments: argparse.Namespace) -> None:
         report = export_generator(
             checkpoint,
             model_file,
-            limits,
+            task.settings.limits,
             arguments.precision,
             arguments.device,
             portable=arguments.portable,
@@ -176,13 +193,10 @@ def run(arguments: argparse.Namespace) -> None:
             task.save(version_of(models[member]))
         _write_warmups(models, task, report)
         manifest = _manifest(arguments, name, folder, checkpoint, task, report)
-        # Preprocess tells the metrics port what it serves, and sees no folder but its own.
-        for model in (ENSEMBLE, "preprocess"):
-            text = json.dumps(manifest, indent=2) + "\n"
-            (version_of(models[model]) / MANIFEST).write_text(text)
-    names = ", ".join(model.name for model in models.values())
-    which = "" if arguments.version is None else f"version {arguments.version} of "
-    print(f"wrote {which}{names} to {arguments.repository}", flush=True)
+        (version_of(models[ENSEMBLE]) / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        identity = json.dumps(_identity(manifest), indent=2) + "\n"
+        (version_of(models["preprocess"]) / IDENTITY).write_text(identity)
+    return [model.name for model in models.values()]
 
 
 def _write_warmups(models: Mapping[str, Path], task: Task, report: ExportReport) -> None:
@@ -197,6 +211,16 @@ def _write_warmups(models: Mapping[str, Path], task: Task, report: ExportReport)
 
 def _take(specs: Sequence[TensorSpec], tensors: Tensors) -> Tensors:
     return {spec.name: tensors[spec.name] for spec in specs}
+
+
+def _identity(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """What tells checkpoints apart in the figures, whose preprocess sees no folder but its own."""
+    names = ("task", "language", "checkpoint", "precision", "device")
+    return {
+        **{name: manifest[name] for name in names},
+        "weights": manifest["weights_sha256"][:12],
+        "torch": manifest["versions"]["torch"],
+    }
 
 
 def _manifest(

@@ -39,7 +39,8 @@ _REFUSALS: dict[type[RequestError], str] = {
     InvalidOptionError: "invalid_option",
     RequestError: "invalid_request",
 }
-_MANIFEST = "manifest.json"
+_IDENTITY = "identity.json"
+_IDENTITY_LABELS = ("task", "language", "checkpoint", "weights", "precision", "device", "torch")
 #: The stage before the library's own: waiting until the generator can use another row.
 _ADMISSION = "admission"
 
@@ -117,8 +118,11 @@ class ModelMetrics:
         self._tell_once()
 
     def _tell_once(self) -> None:
-        for number in self._numbers:
-            number.tell()
+        try:
+            for number in self._numbers:
+                number.tell()
+        except Exception as error:  # noqa: BLE001 - a second's figures are lost, not all later ones
+            pb_utils.Logger.log_error(f"the figures of {self._member} were not taken: {error}")
 
 
 class PreprocessMetrics(ModelMetrics):
@@ -129,7 +133,7 @@ class PreprocessMetrics(ModelMetrics):
 
         Args:
             arguments: what Triton gives to `initialize`.
-            version: folder of the model's version, with the manifest of its export.
+            version: folder of the model's version.
         """
         super().__init__(arguments)
         seconds = self._family(
@@ -219,10 +223,7 @@ class _Values:
 
 
 def _read_identity(version: Path) -> dict[str, str]:
-    """Labels that tell checkpoints apart; "unknown" where an older export did not say."""
-    file = version / _MANIFEST
-    manifest = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    manifest["torch"] = manifest.get("versions", {}).get("torch", "unknown")
-    manifest["weights"] = manifest.get("weights_sha256", "unknown")[:12]
-    names = ("task", "language", "checkpoint", "weights", "precision", "device", "torch")
-    return {name: str(manifest.get(name, "unknown")) for name in names}
+    """Labels that tell checkpoints apart; "unknown" where an earlier export did not say."""
+    file = version / _IDENTITY
+    told = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    return {name: told.get(name, "unknown") for name in _IDENTITY_LABELS}

@@ -24,6 +24,7 @@ from ofa_server.versions import (
     MANIFEST,
     MEMBERS,
     check_same_layout,
+    check_takes_versions,
     model_folders,
     version_folders,
 )
@@ -138,6 +139,8 @@ def _check_targets(name: str, targets: Mapping[str, Path], version: int | None) 
             f"{name} has the versions {', '.join(map(str, there))}; --version N adds another, and "
             "`ofa remove` removes one"
         )
+    if version is not None and there:
+        check_takes_versions(targets)
     return there
 
 

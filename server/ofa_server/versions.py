@@ -20,6 +20,8 @@ from ofa_server.errors import ServerError
 from ofa_server.model_configs import ModelConfig, read_config
 
 MANIFEST = "manifest.json"
+#: In preprocess: the manifest's facts that are labels of `ofa_model_info`.
+IDENTITY = "identity.json"
 ENSEMBLE = "ensemble"
 MEMBERS = ("preprocess", "generator", "postprocess")
 
@@ -83,6 +85,21 @@ def find_export(repository: Path, name: str) -> dict[str, Path]:
     if not any(models[ENSEMBLE].glob(f"*/{MANIFEST}")):
         raise ServerError(f"{repository} holds no export named {name}")
     return models
+
+
+def check_takes_versions(models: Mapping[str, Path]) -> None:
+    """Checks that a second version would not answer before it is switched to.
+
+    Raises:
+        ServerError: the configurations leave it to Triton, which takes the latest one that it has.
+    """
+    configs = {model: read_config(folder) for model, folder in models.items()}
+    loads_all = all(configs[member].version_policy.HasField("all") for member in MEMBERS)
+    if not loads_all or served_version(configs[ENSEMBLE]) is None:
+        raise ServerError(
+            f"{models[ENSEMBLE].name} was exported by an earlier release, which knew one version; "
+            "export it again without --version first"
+        )
 
 
 def check_same_layout(staged: Mapping[str, Path], models: Mapping[str, Path]) -> None:

@@ -98,17 +98,17 @@ def test_ports_are_those_that_the_server_listens_on(case: str) -> None:
     container = server_container(case)
     _, arguments = parsed(container)
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    assert ports == {
-        "grpc": arguments.grpc_port,
-        "metrics": arguments.metrics_port,
-        "health": arguments.health_port,
-    }
+    listening = {"metrics": arguments.metrics_port, "health": arguments.health_port}
+    # Behind Envoy nobody else reaches it.
+    behind_envoy = case == "secured"
+    assert (arguments.grpc_host == "127.0.0.1") == behind_envoy
+    assert ports == (listening if behind_envoy else listening | {"grpc": arguments.grpc_port})
     # It has no TLS and knows no token.
     assert arguments.http_port == 0
     assert arguments.host == "0.0.0.0"
     dockerfile = (ROOT / "docker" / "Dockerfile.server").read_text()
     [exposed] = re.findall(r"^EXPOSE (.+)$", dockerfile, re.MULTILINE)
-    assert {int(port) for port in exposed.split()} == set(ports.values())
+    assert {int(port) for port in exposed.split()} == {arguments.grpc_port, *listening.values()}
     security = server_pod(case)["securityContext"]
     assert f"USER {security['runAsUser']}:{security['runAsGroup']}" in dockerfile
 
@@ -137,6 +137,27 @@ def test_the_gateway_ends_after_endpoints_have_forgotten_it() -> None:
     [container] = pod["containers"]
     assert container["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "20"]
     assert pod["terminationGracePeriodSeconds"] > 20 + 30
+
+
+def test_the_gateway_proves_itself_to_envoy_and_asks_its_callers() -> None:
+    _, pod = pods(render("secured"))["gateway"]
+    [container] = pod["containers"]
+    _, arguments = parsed(container)
+    assert arguments.server == ["dns:///captioner-headless.vision:8443"]
+    # What it finds there are addresses, which no certificate names.
+    assert arguments.server_name == "captioner.vision.svc"
+    files = [arguments.root_certificates, arguments.token_file, arguments.callers_token_file]
+    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert {str(file).rpartition("/")[0] for file in files} == {"/tls", "/clients"} < mounts
+    [egress] = [
+        policy["spec"]["egress"][0]["ports"]
+        for policy in of_kind(render("secured"), "NetworkPolicy")
+        if policy["metadata"]["name"] == "captioner-gateway"
+    ]
+    assert egress == [{"port": 8443}]
+    _, bare = parsed(pods(render("monitored"))["gateway"][1]["containers"][0])
+    assert bare.server == ["dns:///captioner-headless.vision:8001"]
+    assert bare.callers_token_file is None
 
 
 def test_startup_may_take_as_long_as_it_says() -> None:

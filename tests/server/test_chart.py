@@ -56,14 +56,15 @@ def test_helm_test_fails_where_nobody_answers(tmp_path: Path) -> None:
 
 def test_helm_test_has_a_caption_through_envoy(envoy: EnvoyProcess, tmp_path: Path) -> None:
     (tmp_path / "tls" / "ca.crt").write_bytes(envoy.servers.root)
+    (tmp_path / "clients" / "token").write_text(f"{TOKEN}\n")
     asked = helm_test("secured", tmp_path, envoy.address)
     assert asked.returncode == 0, asked.stderr
     assert asked.stdout.startswith("caption 1 ")
 
     envoy.tokens.write_text(f"another-{TOKEN}\n")
-    (tmp_path / "tls" / "ca.crt").write_bytes(envoy.clients.root)
     refused = helm_test("secured", tmp_path, envoy.address)
     assert refused.returncode != 0
+    assert "AuthenticationError" in refused.stderr
 
 
 def test_envoy_takes_the_chart_s_arguments(envoy: EnvoyProcess) -> None:

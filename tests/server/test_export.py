@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.server.processes import OFA, STOP_DEADLINE_S, wait_until
+from tests.unit.test_repository import contents
 
 
 def test_the_manifest_says_what_was_exported(checkpoint: Path, repository: Path) -> None:
@@ -90,3 +94,92 @@ def test_an_interrupted_export_leaves_nothing(checkpoint: Path, tmp_path: Path) 
     finally:
         export.kill()
     assert not list(tmp_path.iterdir())
+
+
+def truncated(folder: Path) -> None:
+    weights = folder / "pytorch_model.bin"
+    os.truncate(weights, weights.stat().st_size // 2)
+
+
+def of_another_kind(folder: Path) -> None:
+    (folder / "config.json").write_text('{"model_type": "bert", "hidden_size": 768}')
+
+
+def of_another_size(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["encoder_layers"] -= 1
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (truncated, "pytorch_model.bin is not a weight file that can be read safely"),
+        (of_another_kind, "config.json: this is a model of the type bert; ofa is meant"),
+        (of_another_size, "unknown tensors, such as encoder."),
+    ],
+)
+def test_a_bad_checkpoint_is_said_and_changes_nothing(
+    checkpoint: Path,
+    repository: Path,
+    tmp_path: Path,
+    spoil: Callable[[Path], None],
+    reason: str,
+) -> None:
+    folder = tmp_path / "bad"
+    shutil.copytree(checkpoint, folder)
+    spoil(folder)
+    before = contents(repository)
+    sentence = failed_export(folder, "--repository", repository)
+    assert sentence.startswith("ofa export: bad: ")
+    assert reason in sentence
+    assert contents(repository) == before
+
+
+@pytest.mark.parametrize("version", [[], ["--version", "2"]])
+def test_a_full_disk_is_said_and_changes_nothing(
+    checkpoint: Path, repository: Path, version: list[str]
+) -> None:
+    """No file may grow beyond 1 MB, which is what a disk is like that has so much left."""
+    before = contents(repository)
+    limited = 'ulimit -f 1024; exec "$@"'
+    export = [OFA, "export", checkpoint, "--repository", repository, *version]
+    completed = subprocess.run(
+        ["bash", "-c", limited, "bash", *export],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert completed.returncode == 1
+    assert completed.stderr == f"ofa export: {repository} cannot be written: File too large\n"
+    assert contents(repository) == before
+
+
+def test_a_repository_that_cannot_be_made_is_said(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder, reason in (("file", "File exists"), ("file/models", "Not a directory")):
+        where = tmp_path / folder
+        sentence = failed_export(checkpoint, "--repository", where)
+        assert sentence == f"ofa export: {where} cannot be written: {reason}"
+
+
+def test_what_cannot_be_portable_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    for precision in ("float16", "int8"):
+        sentence = failed_export(
+            checkpoint, "--repository", tmp_path, "--portable", "--precision", precision
+        )
+        assert f"--portable and --precision {precision} exclude each other" in sentence
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_portable_export_says_so(checkpoint: Path, repository: Path, tmp_path: Path) -> None:
+    command = [OFA, "export", checkpoint, "--repository", tmp_path, "--portable"]
+    subprocess.run([*command, "--precision", "float32"], check=True, timeout=180)
+
+    def operators(folder: Path) -> list[str]:
+        manifest = json.loads((folder / "caption" / "1" / "manifest.json").read_text())
+        return [str(name) for name in manifest["operators"]]
+
+    assert operators(tmp_path) == []
+    assert "mkldnn::_linear_pointwise" in operators(repository)

@@ -102,6 +102,24 @@ def test_what_was_told_is_not_told_again(preprocess: Any) -> None:
     assert requests_told("failed", "preprocess") == 1
 
 
+def test_a_failure_of_triton_costs_no_later_figures(
+    preprocess: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pb_utils = sys.modules["triton_python_backend_utils"]
+
+    def fail(*_: object) -> None:
+        raise pb_utils.TritonModelException("no shared memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Metric, "increment", fail)
+        preprocess.failed()
+        preprocess._tell_once()
+    preprocess.failed()
+    preprocess.close()
+    assert requests_told("failed", "preprocess") == 1
+    assert "the figures of preprocess were not taken: no shared memory" in pb_utils.log
+
+
 def test_stages_add_up(preprocess: Any) -> None:
     for seconds in (0.25, 0.5):
         preprocess.add_stage("resize", seconds)
@@ -121,33 +139,23 @@ def test_an_answer_counts_and_its_length_is_told(model_metrics: ModuleType) -> N
     assert sorted(told("ofa_answer_tokens").values) == [3, 7, 7]
 
 
-def test_the_manifest_tells_what_is_served(model_metrics: ModuleType, tmp_path: Path) -> None:
-    manifest = {
+def test_the_export_tells_what_is_served(model_metrics: ModuleType, tmp_path: Path) -> None:
+    identity = {
         "task": "image-captioning",
         "language": "zh",
         "checkpoint": "some-checkpoint",
-        "weights_sha256": "0123456789abcdef0123",
+        "weights": "0123456789ab",
         "precision": "bfloat16",
         "device": "cpu",
-        "versions": {"torch": "2.13.0"},
+        "torch": "2.13.0",
     }
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "identity.json").write_text(json.dumps(identity))
     model_metrics.PreprocessMetrics(PREPROCESS, tmp_path).close()
-    info = told(
-        "ofa_model_info",
-        task="image-captioning",
-        language="zh",
-        checkpoint="some-checkpoint",
-        weights="0123456789ab",
-        precision="bfloat16",
-        device="cpu",
-        torch="2.13.0",
-    )
-    assert info.total == 1
+    assert told("ofa_model_info", **identity).total == 1
     assert 0 < told("ofa_model_load_timestamp_seconds").total <= time.time()
 
 
-def test_an_export_without_a_manifest_is_served_as_unknown(preprocess: Any) -> None:
+def test_an_export_without_an_identity_is_served_as_unknown(preprocess: Any) -> None:
     names = ("task", "language", "checkpoint", "weights", "precision", "device", "torch")
     assert told("ofa_model_info", **dict.fromkeys(names, "unknown")).total == 1
 

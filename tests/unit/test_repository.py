@@ -142,6 +142,26 @@ def test_a_version_with_other_tensors_is_refused(tmp_path: Path) -> None:
     assert contents(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    ("model", "said", "earlier"),
+    [
+        ("caption", "model_version: 1", "model_version: -1"),
+        ("caption_generator", "version_policy: { all {} }", ""),
+    ],
+)
+def test_a_version_is_not_added_where_it_would_answer_at_once(
+    tmp_path: Path, model: str, said: str, earlier: str
+) -> None:
+    export(tmp_path, "caption", "one")
+    config = tmp_path / model / "config.pbtxt"
+    assert said in config.read_text()
+    config.write_text(config.read_text().replace(said, earlier))
+    before = contents(tmp_path)
+    with pytest.raises(ServerError, match="caption was exported by an earlier release"):
+        export(tmp_path, "caption", "two", version=2)
+    assert contents(tmp_path) == before
+
+
 def test_settings_made_by_hand_stay_when_a_version_is_added(tmp_path: Path) -> None:
     export(tmp_path, "caption", "one")
     config = tmp_path / "caption_generator" / "config.pbtxt"

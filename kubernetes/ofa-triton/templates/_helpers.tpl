@@ -19,6 +19,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end -}}
 
+{{- define "ofa-triton.grpcPort" -}}
+{{ if .Values.security.tlsSecret }}8443{{ else }}8001{{ end }}
+{{- end -}}
+
 {{- define "ofa-triton.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: 1000

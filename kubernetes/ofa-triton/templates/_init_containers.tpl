@@ -16,10 +16,10 @@
       value: /tmp
   resources:
     requests:
-      cpu: {{ $.Values.resources.cpu }}
+      cpu: {{ $.Values.resources.cpu | quote }}
       memory: {{ $.Values.resources.memory }}
     limits:
-      cpu: {{ $.Values.resources.cpu }}
+      cpu: {{ $.Values.resources.cpu | quote }}
       memory: {{ $.Values.resources.memory }}
   securityContext:
     {{- include "ofa-triton.containerSecurity" $ | nindent 4 }}

@@ -85,7 +85,7 @@ load: $(EXPORTED) $(REPOSITORY)/vqa/1/manifest.json ## Locust against a server o
 	@.venv/bin/python load_tests/run.py --repository $(REPOSITORY) --profile $(or $(PROFILE),smoke) --report build/load
 
 # Envoy is among the tools of .venv-ops.
-chaos: $(EXPORTED) $(REPOSITORY)/vqa/1/manifest.json $(REPOSITORY)/summarization/1/manifest.json $(OPS_TOOLS) ## break servers, and write docs/reliability.md (SCENARIOS="kills soak")
+chaos: $(ALL_TASKS) $(OPS_TOOLS) ## break servers, and write docs/reliability.md (SCENARIOS="kills soak")
 	@.venv/bin/python -m chaos $(SCENARIOS)
 
 clean: ## remove everything made, the environments included

@@ -33,6 +33,13 @@ from chaos.servers import ChaosError
 SCENARIOS = ["overload", "kills", "rolling_restart", "fuzz", "misfortunes", "soak"]
 #: What is not run unless it is named: it takes an hour.
 LONG = ["soak"]
+#: Why a scenario may not go on; the others do. The third is that a model was not exported.
+_HINDRANCES = (
+    ChaosError,
+    InferenceServerException,
+    FileNotFoundError,
+    subprocess.SubprocessError,
+)
 
 
 def main() -> int:
@@ -46,7 +53,7 @@ def main() -> int:
         machine, start = describe_machine(), time.monotonic()
         try:
             figures: list[Figure] = scenario.run(arguments.repository, arguments.quick)
-        except (ChaosError, InferenceServerException, subprocess.SubprocessError) as error:
+        except _HINDRANCES as error:
             progress(f"{name}: {error}")
             all_within = False
             continue

@@ -21,7 +21,7 @@ from chaos.fuzz_findings import Findings, shows_the_inside
 from chaos.fuzz_messages import fuzzed_request, fuzzed_tensors, make_request
 from chaos.fuzz_pictures import fuzzed_picture
 from chaos.fuzz_wire import fuzzed_frames
-from chaos.processes import is_alive, tree
+from chaos.processes import Usage, is_alive, tree
 from chaos.sampler import Sample, Sampler
 from chaos.servers import Server, serving
 from ofa.tasks import Task, load_task
@@ -101,7 +101,7 @@ def run(repository: Path, corpus: Sequence[bytes], num_cases: int) -> list[Figur
 
 def _growth_of_memory(late: Sequence[Sample], *, is_settled: bool) -> list[Figure]:
     """By which memory grows, without a bound as long as it has not settled."""
-    generators = [sample.usage["generator"].rss / 1e6 for sample in late]
+    generators = [sample.usage.get("generator", Usage()).rss / 1e6 for sample in late]
     others = [sample.whole.rss / 1e6 - own for sample, own in zip(late, generators, strict=True)]
     figures = []
     for what, held, limit in (

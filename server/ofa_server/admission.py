@@ -19,8 +19,10 @@ import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-#: Where a stub finds the metrics; `ofa serve` sets it. Without it no request is held back.
+#: Where a stub finds the metrics; `ofa serve` sets it.
 METRICS_URL = "OFA_METRICS_URL"
+#: Triton's own default.
+_DEFAULT_URL = "http://127.0.0.1:8002/metrics"
 #: What preprocess' config.pbtxt says: which model has the rows that wait, and how many may.
 GENERATOR_PARAMETER, MAX_WAITING_PARAMETER = "generator", "max_waiting_rows"
 
@@ -118,12 +120,11 @@ def find_gate(model_config: str) -> Gate | None:
         model_config: of preprocess, as Triton hands it to `initialize`: JSON.
 
     Returns:
-        None where there is nothing to ask (Triton was not started by `ofa serve`), or where the
-        configuration sets no limit (an export of an earlier version).
+        None where the configuration sets no limit (an export of an earlier version).
     """
     config = json.loads(model_config)
-    url, parameters = os.environ.get(METRICS_URL), config.get("parameters", {})
-    if url is None or MAX_WAITING_PARAMETER not in parameters:
+    url, parameters = os.environ.get(METRICS_URL, _DEFAULT_URL), config.get("parameters", {})
+    if MAX_WAITING_PARAMETER not in parameters:
         return None
     generator = parameters[GENERATOR_PARAMETER]["string_value"]
     limit = int(parameters[MAX_WAITING_PARAMETER]["string_value"])

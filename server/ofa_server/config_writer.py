@@ -77,7 +77,12 @@ max_batch_size: 1
 
 {queue}
 dynamic_batching {{
-{queue_policy}
+  default_queue_policy {{
+    max_queue_size: 64
+    # A request can ask for a shorter time by its own timeout, never for a longer one.
+    default_timeout_microseconds: 60000000
+    allow_timeout_override: true
+  }}
 }}
 
 {admission}
@@ -101,11 +106,10 @@ max_batch_size: {max_batch_size}
 
 # While a batch runs, the next one gathers. When nothing runs there is no waiting for neighbours: it
 # costs a lone request what it lasts and gains nothing under load. Preprocess sends no more rows
-# than are useful (its max_waiting_rows), so this queue does not fill: a full server refuses a
-# request before it is prepared.
-dynamic_batching {{
-{queue_policy}
-}}
+# than are useful (its max_waiting_rows), so no bound is needed here, and none is set: with a bound
+# or a time-out on its queue, Triton forms a batch only when the one before has ended and another
+# request arrives, and the generator stands still meanwhile (docs/decisions/0012).
+dynamic_batching {{ }}
 """
 
 _POSTPROCESS = """\
@@ -124,7 +128,7 @@ instance_group [ {{ kind: KIND_CPU  count: 1 }} ]
 
 # No dynamic batching here: behind its scheduler answers waited 130 ms while the next batch was
 # being generated, without it 4 ms (captions, 16 clients on two cores: 64 against 101 pictures a
-# second). What can arrive is bounded by the generator's queue.
+# second). What can arrive is bounded by preprocess' queue.
 """
 
 _VERSIONS = """\
@@ -137,15 +141,6 @@ _MAX_BATCH_SIZE = 8
 #: place.
 _MAX_WAITING_BATCHES = 2
 
-#: Requests that may wait for preprocess.
-_MAX_QUEUE_SIZE = 64
-_QUEUE_POLICY = """\
-  default_queue_policy {{
-    max_queue_size: {max_queue_size}
-    # A request can ask for a shorter time by its own timeout, never for a longer one.
-    default_timeout_microseconds: 60000000
-    allow_timeout_override: true
-  }}"""
 
 _PICTURE_INSTANCES = """\
 # Decoding holds one core; two processes keep a batch coming while another is being generated.
@@ -252,7 +247,6 @@ def _preprocess(tensors: TaskTensors, generator: str, generator_instances: int) 
         ),
         instances=_PICTURE_INSTANCES if has_picture else _TEXT_INSTANCES,
         queue=comment(f"{_QUEUE} {_PICTURE_QUEUE if has_picture else _TEXT_QUEUE}"),
-        queue_policy=_QUEUE_POLICY.format(max_queue_size=_MAX_QUEUE_SIZE),
         admission=comment(_ADMISSION),
         generator=generator,
         max_waiting_rows=_max_waiting_rows(generator_instances),
@@ -283,8 +277,6 @@ def _generator(tensors: TaskTensors, device: str, instances: int) -> str:
         ),
         max_batch_size=_MAX_BATCH_SIZE,
         instances=_GENERATOR_INSTANCES[device].format(instances=instances),
-        # More than the gates of several processes let pass at worst.
-        queue_policy=_QUEUE_POLICY.format(max_queue_size=4 * _max_waiting_rows(instances)),
     )
 
 

@@ -55,7 +55,7 @@ def test_the_limits_are_the_library_s() -> None:
 
 
 def test_the_queue_is_that_of_the_configurations() -> None:
-    config = (MODEL_REPOSITORY / "generator" / "config.pbtxt").read_text("utf-8")
+    config = (MODEL_REPOSITORY / "preprocess" / "config.pbtxt").read_text("utf-8")
     [size] = set(re.findall(r"max_queue_size: (\d+)", config))
     [microseconds] = set(re.findall(r"default_timeout_microseconds: (\d+)", config))
     assert f"{size} requests wait already" in PAGE

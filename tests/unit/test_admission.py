@@ -188,8 +188,5 @@ def test_the_configuration_and_the_environment_make_a_gate(monkeypatch: pytest.M
     gate.wait()
 
 
-def test_without_metrics_or_limit_there_is_no_gate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(METRICS_URL, raising=False)
-    assert find_gate(json.dumps(CONFIG)) is None
-    monkeypatch.setenv(METRICS_URL, "http://127.0.0.1:8002/metrics")
+def test_without_a_limit_there_is_no_gate() -> None:
     assert find_gate(json.dumps({**CONFIG, "parameters": {}})) is None

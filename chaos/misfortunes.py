@@ -22,9 +22,8 @@ from benchmarks.common import ROOT
 from benchmarks.serving import linked
 from chaos.figures import Figure
 from chaos.processes import SHARED_MEMORY
-from chaos.servers import OFA, free_ports
+from chaos.servers import CHECKPOINT, OFA, free_ports
 
-_CHECKPOINT = ROOT / "checkpoints" / "ofa-emoji-tiny_en"
 #: Seconds until the command must have ended: loading the models is among them.
 _PATIENCE_S = 60
 _BOUND = f"a sentence within {_PATIENCE_S} s"
@@ -83,7 +82,7 @@ def _cases(repository: Path, scratch: Path, taken: int) -> list[_Case]:
 
     def checkpoint(name: str, damage: Callable[[Path], object]) -> Path:
         copy = scratch / name
-        shutil.copytree(_CHECKPOINT, copy)
+        shutil.copytree(CHECKPOINT, copy)
         damage(copy)
         return copy
 
@@ -104,7 +103,7 @@ def _cases(repository: Path, scratch: Path, taken: int) -> list[_Case]:
         ),
         _Case(
             "the disk is full, at an export",
-            export(_CHECKPOINT, small / "models"),
+            export(CHECKPOINT, small / "models"),
             "cannot be written: No space left on device",
             (small, "4m"),
         ),

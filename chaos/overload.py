@@ -1,8 +1,8 @@
 """What becomes of requests, accepted and refused, when ten times as many come as can be answered?
 
-The generator computes on one core, and captions are as long as the export allows, so that ten times
-its capacity can be sent from the same machine. Arrivals are an open loop: they come at their time
-whatever the server does. One load follows another on one server:
+The generator computes on one core, and searches long captions with a wide beam, as slow as a larger
+network would be, so that ten times its capacity can be sent from the same machine. Arrivals are an
+open loop: they come at their time whatever the server does. One load follows another on one server:
 
 - a client alone: the usual time of a request;
 - 16 clients that wait for their answers: the capacity;
@@ -13,18 +13,20 @@ whatever the server does. One load follows another on one server:
 from __future__ import annotations
 
 import os
+import subprocess
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.serving import linked
 from chaos.figures import Figure, at_least, at_most, growth, none, reported
 from chaos.load import Load, Outcome, percentile_ms
+from chaos.mixes import WIDE_BEAM
 from chaos.processes import SHARED_MEMORY
 from chaos.sampler import Sample, Sampler
-from chaos.servers import Server, serving
+from chaos.servers import CHECKPOINT, OFA, Server, serving
 from load_tests.triton_statistics import read_statistics, subtract
 
 _NUM_CLIENTS = 16
@@ -80,7 +82,11 @@ class _Phase:
 def run(repository: Path, quick: bool) -> list[Figure]:
     """Loads a server of its own."""
     seconds = 6.0 if quick else 24.0
-    with linked(repository, "caption") as own:
+    with tempfile.TemporaryDirectory(prefix="ofa-overload-") as folder:
+        own = Path(folder)
+        export = [str(OFA), "export", str(CHECKPOINT), "--precision", "float32"]
+        export += ["--repository", folder, "--max-beam-size", str(WIDE_BEAM)]
+        subprocess.run(export, check=True, stdout=subprocess.DEVNULL)
         server = Server(own, "overload", prefix=["env", "OMP_NUM_THREADS=1"])
         with serving(server):
             alone = _load(server, _SETTLE_S, seconds / 4, num_clients=1)

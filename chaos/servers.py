@@ -21,6 +21,7 @@ from chaos.processes import is_alive, kind, tree
 #: For logs, and for whatever else a scenario writes.
 OUTPUT = ROOT / "build" / "chaos"
 OFA = Path(sys.executable).with_name("ofa")
+CHECKPOINT = ROOT / "checkpoints" / "ofa-emoji-tiny_en"
 START_DEADLINE_S = 120
 #: More than `ofa serve` allows Triton for ending its requests.
 STOP_DEADLINE_S = 60

@@ -7,7 +7,7 @@ open loop: they come at their time whatever the server does. One load follows an
 - a client alone: the usual time of a request;
 - 16 clients that wait for their answers: the capacity;
 - arrivals at 3 times the capacity: the queue is full, and a third is answered;
-- arrivals at 10 times the capacity, and then a client alone again.
+- arrivals at 10 times the capacity, then a client alone again, and the capacity again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FULL, _OVERLOAD = 3, 10
 _SETTLE_S, _FILL_S = 2.0, 6.0
 _SAMPLE_INTERVAL_S = 0.25
 #: Arrivals that are sent later than that are not an open loop's.
-_LATE_MS = 10
+_LATE_MS = 50
 #: A lone request is back to normal when it takes at most this many times its usual median.
 _USUAL = 2.0
 _MB = 1e6
@@ -97,11 +97,19 @@ def run(repository: Path, quick: bool) -> list[Figure]:
                 flood = _load(server, _FILL_S, seconds, rate=_OVERLOAD * peak.per_second)
             models = subtract(read_statistics(server.address), before)
             later = _load(server, 0.0, seconds / 4, num_clients=1)
+            # A shared machine is not as fast at one time as at another.
+            again = _load(server, _SETTLE_S, seconds, num_clients=_NUM_CLIENTS)
+    capacity = (peak.per_second + again.per_second) / 2
     decoded, generator = models["caption_preprocess"].num_requests, models["caption_generator"]
     return [
-        reported("capacity", peak.per_second, "pictures/s", f"{_NUM_CLIENTS} clients"),
-        *_load_figures(flood, peak),
-        *_answer_figures(flood, full, peak),
+        reported(
+            "capacity",
+            capacity,
+            "pictures/s",
+            f"{_NUM_CLIENTS} clients; {peak.per_second:.1f} before, {again.per_second:.1f} after",
+        ),
+        *_load_figures(flood, capacity),
+        *_answer_figures(flood, full, capacity),
         reported("rows in a batch", generator.num_requests / generator.num_executions),
         *_refusal_figures(flood),
         none(
@@ -131,23 +139,19 @@ def _load(
         return _Phase(load.finish(), start, end, cores)
 
 
-def _load_figures(flood: _Phase, peak: _Phase) -> list[Figure]:
+def _load_figures(flood: _Phase, capacity: float) -> list[Figure]:
     sent_per_second = len(flood.due) / (flood.end - flood.start)
     lateness = [1000 * (each.sent - each.due) for each in flood.due]
     late = sum(ms > _LATE_MS for ms in lateness) / len(lateness)
     return [
-        at_least(
-            "arrivals", sent_per_second / peak.per_second, 0.95 * _OVERLOAD, "times the capacity"
-        ),
+        at_least("arrivals", sent_per_second / capacity, 0.95 * _OVERLOAD, "times the capacity"),
         at_most(f"of them sent more than {_LATE_MS} ms late", 100 * late, 1, "%"),
         reported("the load's own processor time", flood.cores, "cores"),
     ]
 
 
-def _answer_figures(flood: _Phase, full: _Phase, peak: _Phase) -> list[Figure]:
-    figures = [
-        at_least("answers a second", 100 * flood.per_second / peak.per_second, 95, "% of it")
-    ]
+def _answer_figures(flood: _Phase, full: _Phase, capacity: float) -> list[Figure]:
+    figures = [at_least("answers a second", 100 * flood.per_second / capacity, 95, "% of it")]
     for percent in (50, 99):
         at_10, at_3 = (percentile_ms(each.answered, percent) for each in (flood, full))
         figures.append(

@@ -137,7 +137,10 @@ def num_replicas(rate: float, replica_rate: float, spare: int) -> int:
 
 
 def read_batch_cost(stages: Sequence[Mapping[str, Any]]) -> BatchCost | None:
-    """The cost of a batch, by least squares; None if all stages had batches of the same size."""
+    """The cost of a batch, by least squares.
+
+    None if all stages had batches of the same size, or larger ones were quicker: that is noise.
+    """
     shares = list(_shares(stages))
     batches = [share["batch"] for share in shares]
     if len(set(batches)) < 2:
@@ -146,6 +149,8 @@ def read_batch_cost(stages: Sequence[Mapping[str, Any]]) -> BatchCost | None:
     fit = linear_regression(batches, times)
     if fit.intercept < 0:  # which no batch costs: it is the noise of a row's time
         fit = linear_regression(batches, times, proportional=True)
+    if fit.slope <= 0:
+        return None
     return BatchCost(
         fixed_ms=fit.intercept,
         row_ms=fit.slope,

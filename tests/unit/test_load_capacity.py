@@ -1,3 +1,4 @@
+import copy
 import json
 import math
 import subprocess
@@ -111,6 +112,14 @@ def test_the_cost_of_a_batch_is_found_again() -> None:
     assert cost is not None
     assert (cost.fixed_ms, cost.row_ms, cost.other_ms, cost.largest) == pytest.approx((10, 5, 3, 8))
     assert read_batch_cost([CURVE[0], CURVE[0]]) is None
+
+
+def test_batches_that_were_quicker_the_larger_cost_nothing_that_is_known() -> None:
+    slow_when_small = copy.deepcopy(CURVE)
+    for stage in slow_when_small:
+        for share in stage["triton"].values():
+            share["infer_ms"] = 100 / share["batch"]
+    assert read_batch_cost(slow_when_small) is None
 
 
 def test_a_batch_size_keeps_up_and_is_in_time() -> None:

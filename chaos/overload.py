@@ -35,7 +35,7 @@ _FULL, _OVERLOAD = 3, 10
 _SETTLE_S, _FILL_S = 2.0, 6.0
 _SAMPLE_INTERVAL_S = 0.25
 #: Arrivals that are sent later than that are not an open loop's.
-_LATE_MS = 50
+_LATE_MS = 10
 #: A lone request is back to normal when it takes at most this many times its usual median.
 _USUAL = 2.0
 _MB = 1e6

@@ -12,17 +12,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
 from benchmarks.common import OUTPUT, ROOT, Result, format_table, progress
+from benchmarks.sections import replace_section
 
 RECORD = Path(__file__).with_name("measured.json")
-BEGIN = "<!-- measured: `make bench` writes everything up to the next marker -->"
-END = "<!-- measured: end -->"
+COMMAND = "make bench"
 
 #: Characters in a line of the pages.
 _WIDTH = 108
@@ -56,7 +55,7 @@ def publish(record: Record) -> None:
     RECORD.write_text(json.dumps(dict(sorted(record.items())), indent=1) + "\n")
     for file, section in render(record).items():
         page = ROOT / file
-        page.write_text(replace_section(page.read_text("utf-8"), section), "utf-8")
+        page.write_text(replace_section(page.read_text("utf-8"), COMMAND, section), "utf-8")
         progress(f"wrote the section of {file}")
     OUTPUT.mkdir(parents=True, exist_ok=True)
     report = OUTPUT / "report.md"
@@ -72,18 +71,6 @@ def render(record: Record) -> dict[str, str]:
         "README.md": "\n\n".join(_readme(record)),
         "docs/precision.md": "\n\n".join(_precision_page(record)),
     }
-
-
-def replace_section(page: str, section: str) -> str:
-    """Put a text between the markers.
-
-    Raises:
-        ValueError: there is not exactly one pair of them.
-    """
-    pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
-    if len(pattern.findall(page)) != 1:
-        raise ValueError("a page needs one pair of markers for what is measured")
-    return pattern.sub(lambda _: f"{BEGIN}\n\n{section}\n\n{END}", page)
 
 
 def select(record: Record, part: str) -> list[Result]:

@@ -9,7 +9,6 @@ function of it and of nothing else; a test renders it again and compares.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 from benchmarks.common import ROOT, format_table
 from benchmarks.machine import Machine
+from benchmarks.sections import replace_section
 from chaos.figures import Figure
 
 RECORD = Path(__file__).with_name("measured.json")
@@ -41,28 +41,13 @@ def publish(record: Mapping[str, Entry]) -> None:
     RECORD.write_text(json.dumps(dict(sorted(record.items())), indent=1) + "\n")
     page = PAGE.read_text("utf-8")
     for name, entry in record.items():
-        page = replace_section(page, name, render(entry))
+        page = replace_section(page, command(name), render(entry))
     PAGE.write_text(page, "utf-8")
 
 
-def begin(name: str) -> str:
-    """The marker before a scenario's section."""
-    return f"<!-- measured: `python -m chaos {name}` writes everything up to the next marker -->"
-
-
-END = "<!-- measured: end -->"
-
-
-def replace_section(page: str, name: str, section: str) -> str:
-    """Put a text between a scenario's markers.
-
-    Raises:
-        ValueError: there is not exactly one pair of them.
-    """
-    pattern = re.compile(f"{re.escape(begin(name))}.*?{re.escape(END)}", re.DOTALL)
-    if len(pattern.findall(page)) != 1:
-        raise ValueError(f"the page needs one pair of markers for {name}")
-    return pattern.sub(lambda _: f"{begin(name)}\n\n{section}\n\n{END}", page)
+def command(name: str) -> str:
+    """What measures a scenario and writes its section."""
+    return f"python -m chaos {name}"
 
 
 def render(entry: Entry) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,11 +12,7 @@ from load_tests.report import describe_stage
 
 PAGE = Path(__file__).parents[1] / "docs" / "capacity.md"
 RECORD = Path(__file__).with_name("measured.json")
-BEGIN = (
-    "<!-- measured: `python -m load_tests.measure_capacity` writes everything up to the next "
-    "marker -->"
-)
-END = "<!-- measured: end -->"
+COMMAND = "python -m load_tests.measure_capacity"
 
 _TITLES = {
     "bundled": "The bundled checkpoint (96 px)",
@@ -26,18 +21,6 @@ _TITLES = {
 #: Of the example, as a share of what the best stage reached; its objective as a multiple of the
 #: latency at the lowest rate.
 _EXAMPLE_LOAD, _EXAMPLE_LATENCY = 3, 5
-
-
-def replace_section(page: str, section: str) -> str:
-    """Put a text between the markers.
-
-    Raises:
-        ValueError: there is not exactly one pair of them.
-    """
-    pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
-    if len(pattern.findall(page)) != 1:
-        raise ValueError("a page needs one pair of markers for what is measured")
-    return pattern.sub(lambda _: f"{BEGIN}\n\n{section}\n\n{END}", page)
 
 
 def render(record: Mapping[str, Any]) -> str:

@@ -32,8 +32,9 @@ from benchmarks.common import OUTPUT, ROOT, progress
 from benchmarks.exported import describe_commit, export
 from benchmarks.generator import BUNDLED, build_checkpoint, fix_num_steps
 from benchmarks.machine import describe_machine
+from benchmarks.sections import replace_section
 from benchmarks.serving import linked
-from load_tests.capacity_page import PAGE, RECORD, render, replace_section
+from load_tests.capacity_page import COMMAND, PAGE, RECORD, render
 from load_tests.plan import Plan, Request, Stage
 from load_tests.run import run
 from load_tests.summary import Result
@@ -75,7 +76,8 @@ def main() -> None:
         record[part] = head | PARTS[part]()
         # At once, so that nothing is lost if a later part fails.
         RECORD.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-    PAGE.write_text(replace_section(PAGE.read_text("utf-8"), render(record)), "utf-8")
+    page = replace_section(PAGE.read_text("utf-8"), COMMAND, render(record))
+    PAGE.write_text(page, "utf-8")
     progress(f"wrote {PAGE.relative_to(ROOT)}; {(time.monotonic() - start) / 60:.1f} minutes")
 
 

@@ -11,11 +11,13 @@ from benchmarks.__main__ import PARTS, QUICK
 from benchmarks.limits import ARITHMETIC
 from benchmarks.machine import DTYPES
 from benchmarks.plots import draw_loads, draw_stages
-from benchmarks.report import BEGIN, END, RECORD, generators, render, replace_section, select
+from benchmarks.report import COMMAND, RECORD, generators, render, select
+from benchmarks.sections import END, begin, replace_section
 from ofa.lowering import PRECISIONS
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "docs/precision.md")
+BEGIN = begin(COMMAND)
 
 
 @pytest.fixture(scope="module")
@@ -98,15 +100,16 @@ def test_every_run_is_of_a_module() -> None:
         assert (ROOT / "benchmarks" / f"{module}.py").is_file()
 
 
-@pytest.mark.parametrize("page", ["no markers", f"{BEGIN}", f"{BEGIN}{END}{BEGIN}{END}"])
+@pytest.mark.parametrize("page", ["no markers", BEGIN, f"{BEGIN}{END}" * 2, begin("other") + END])
 def test_a_page_without_one_pair_of_markers_is_refused(page: str) -> None:
     with pytest.raises(ValueError, match="one pair of markers"):
-        replace_section(page, "text")
+        replace_section(page, COMMAND, "text")
 
 
 def test_only_what_is_between_the_markers_is_replaced() -> None:
-    page = replace_section(f"before\n{BEGIN}\nold\n{END}\nafter\n", r"new \1")
-    assert page == f"before\n{BEGIN}\n\nnew \\1\n\n{END}\nafter\n"
+    other = f"before\n{begin('other')}\nkept\n{END}\n"
+    page = replace_section(f"{other}{BEGIN}\nold\n{END}\nafter\n", COMMAND, r"new \1")
+    assert page == f"{other}{BEGIN}\n\nnew \\1\n\n{END}\nafter\n"
 
 
 def test_the_plots_are_a_function_of_the_record(record: dict[str, Any], tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.sections import begin, replace_section
 from chaos.__main__ import LONG, SCENARIOS
-from chaos.report import PAGE, RECORD, begin, render, replace_section
+from chaos.report import PAGE, RECORD, command, render
 
 CHAOS = Path(__file__).parents[2] / "chaos"
 
@@ -17,7 +18,7 @@ CHAOS = Path(__file__).parents[2] / "chaos"
 def test_the_page_has_what_the_record_says() -> None:
     page = PAGE.read_text("utf-8")
     for name, entry in json.loads(RECORD.read_text()).items():
-        assert replace_section(page, name, render(entry)) == page
+        assert replace_section(page, command(name), render(entry)) == page
 
 
 def test_the_page_has_a_section_for_every_scenario() -> None:
@@ -45,4 +46,4 @@ def test_every_file_with_a_run_is_a_scenario() -> None:
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_markers_name_the_command_that_exists(name: str) -> None:
-    assert begin(name) in PAGE.read_text("utf-8")
+    assert begin(command(name)) in PAGE.read_text("utf-8")

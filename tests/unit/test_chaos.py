@@ -16,6 +16,7 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from benchmarks.machine import Machine
+from benchmarks.sections import END, begin
 from chaos import __main__ as chaos
 from chaos import report
 from chaos.figures import Figure, at_least, at_most, growth, none, reported
@@ -146,20 +147,6 @@ def test_regions_count_what_they_take(tmp_path: Path) -> None:
 # The report ---------------------------------------------------------------------------------------
 
 MACHINE = Machine("EPYC", 2, ["avx2"], "", "2.13", 0.5)
-PAGE = "# Page\n\n" + "\n\n".join(
-    f"{report.begin(name)}\nold\n{report.END}" for name in ("kills", "soak")
-)
-
-
-def test_only_the_scenarios_own_section_is_replaced() -> None:
-    page = report.replace_section(PAGE, "kills", r"new \1")
-    assert page == PAGE.replace("\nold\n", "\n\nnew \\1\n\n", 1)
-
-
-@pytest.mark.parametrize("page", ["", PAGE + PAGE])
-def test_a_page_without_one_pair_of_markers_is_refused(page: str) -> None:
-    with pytest.raises(ValueError, match="one pair of markers for kills"):
-        report.replace_section(page, "kills", "")
 
 
 def test_a_section_says_where_it_was_measured_and_what_was_not_kept() -> None:
@@ -195,7 +182,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setattr(report, "RECORD", tmp_path / "measured.json")
     monkeypatch.setattr(report, "PAGE", tmp_path / "page.md")
     (tmp_path / "page.md").write_text(
-        "".join(report.begin(name) + report.END for name in chaos.SCENARIOS)
+        "".join(begin(report.command(name)) + END for name in chaos.SCENARIOS)
     )
 
     def scenario(name: str) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.sections import replace_section
 from load_tests import capacity_page
 from load_tests.capacity import (
     BatchCost,
@@ -171,7 +172,7 @@ def test_the_command(tmp_path: Path) -> None:
 def test_the_page_has_what_the_record_says() -> None:
     record = json.loads(capacity_page.RECORD.read_text("utf-8"))
     page = capacity_page.PAGE.read_text("utf-8")
-    assert capacity_page.replace_section(page, capacity_page.render(record)) == page
+    assert replace_section(page, capacity_page.COMMAND, capacity_page.render(record)) == page
     assert set(record) == {"curves", "replicas", "perf_analyzer"}
 
 

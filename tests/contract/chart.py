@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -12,10 +11,11 @@ from typing import Any
 
 import yaml
 
+from tests.contract.tools import run
+
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "kubernetes" / "ofa-triton"
 RECIPES = ROOT / "kubernetes" / "recipes"
-TOOLS = ROOT / ".venv-ops" / "bin"
 NAMESPACE, RELEASE = "vision", "captioner"
 
 #: The matrix: values.yaml alone, and each file of values that the chart brings along.
@@ -25,20 +25,6 @@ UNITS = {"": 1, "m": Decimal("0.001"), "k": 10**3, "M": 10**6, "G": 10**9, "T": 
          "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}  # fmt: skip
 
 Manifest = dict[str, Any]
-
-
-def run(tool: str, *arguments: str | Path, text: str = "") -> subprocess.CompletedProcess[str]:
-    program = TOOLS / tool
-    assert program.is_file(), f"{program} is missing: run `make ops-tools`"
-    return subprocess.run(
-        [program, *arguments],
-        input=text,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={"PATH": f"{TOOLS}:{os.environ['PATH']}", "HOME": "/nonexistent"},
-    )
 
 
 def values_of(case: str) -> list[str]:

@@ -13,15 +13,14 @@ from tests.contract.chart import (
     CHART,
     RECIPES,
     ROOT,
-    TOOLS,
     Manifest,
     of_kind,
     render,
-    run,
     template,
     values_of,
 )
 from tests.contract.kserve_schema import faults
+from tests.contract.tools import TOOLS, run
 
 #: Groups of custom resources, whose schemas are in .venv-ops/crd_models.
 CUSTOM = ("gateway.networking.k8s.io/", "keda.sh/", "monitoring.coreos.com/")

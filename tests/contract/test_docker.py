@@ -3,7 +3,6 @@
 import argparse
 import functools
 import json
-import os
 import re
 import subprocess
 from pathlib import Path
@@ -14,25 +13,12 @@ import yaml
 
 from ofa_server.serve import add_arguments
 from ofa_server.triton_process import EXIT_TIMEOUT_S
+from tests.contract.tools import run
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
-TOOLS = ROOT / ".venv-ops" / "bin"
 CHART_FILES = ROOT / "kubernetes" / "ofa-triton" / "files"
 DOCKERFILES = sorted(DOCKER.glob("Dockerfile.*"))
-
-
-def run(tool: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    program = TOOLS / tool
-    assert program.is_file(), f"{program} is missing: run `make ops-tools`"
-    return subprocess.run(
-        [program, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent"},
-    )
 
 
 def compose_config(file: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -12,9 +12,9 @@ import grpc
 
 from tests.server.processes import (
     START_DEADLINE_S,
-    STOP_DEADLINE_S,
     end_of,
     free_ports,
+    stop,
     wait_until,
 )
 from tests.unit.certificates import Authority
@@ -108,12 +108,7 @@ class EnvoyProcess:
                 return False
 
     def stop(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(STOP_DEADLINE_S)
-        finally:
-            self.process.kill()
-            self.process.wait()
+        stop(self.process)
 
 
 @contextmanager

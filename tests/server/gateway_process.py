@@ -11,9 +11,9 @@ from pathlib import Path
 from tests.server.processes import (
     OFA,
     START_DEADLINE_S,
-    STOP_DEADLINE_S,
     end_of,
     free_ports,
+    stop,
     wait_until,
 )
 
@@ -56,12 +56,7 @@ class GatewayProcess:
         return self.log.read_text(errors="replace")
 
     def stop(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(STOP_DEADLINE_S)
-        finally:
-            self.process.kill()
-            self.process.wait()
+        stop(self.process)
 
 
 @contextmanager

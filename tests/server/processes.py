@@ -114,6 +114,16 @@ class ServeProcess:
             self.process.wait()
 
 
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process in order; one that does not end is killed, and that is an error."""
+    process.terminate()
+    try:
+        process.wait(STOP_DEADLINE_S)
+    finally:
+        process.kill()
+        process.wait()
+
+
 @contextmanager
 def serving(repository: Path, log: Path, arguments: Sequence[str] = ()) -> Iterator[ServeProcess]:
     server = ServeProcess(repository, log, arguments=arguments)
@@ -208,11 +218,7 @@ def bare_triton(
         assert process.poll() is None, f"Triton has ended:\n{end_of(triton.log)}"
         yield triton
     finally:
-        process.terminate()
-        try:
-            process.wait(STOP_DEADLINE_S)
-        finally:
-            process.kill()
+        stop(process)
 
 
 def is_live(client: grpcclient.InferenceServerClient) -> bool:

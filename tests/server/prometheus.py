@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.server.processes import STOP_DEADLINE_S, end_of, free_ports, wait_until
+from tests.server.processes import end_of, free_ports, stop, wait_until
 
 START_DEADLINE_S = 60
 
@@ -98,8 +98,4 @@ def prometheus_scraping(
         assert process.poll() is None, f"Prometheus has ended:\n{end_of(prometheus.log)}"
         yield prometheus
     finally:
-        process.terminate()
-        try:
-            process.wait(STOP_DEADLINE_S)
-        finally:
-            process.kill()
+        stop(process)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import minio
 
-from tests.server.processes import START_DEADLINE_S, end_of, free_ports, wait_until
+from tests.server.processes import START_DEADLINE_S, end_of, free_ports, stop, wait_until
 
 WEED = Path(__file__).parents[2] / ".venv-ops" / "bin" / "weed"
 KEY, SECRET = "ofa-tests", "not-a-secret"
@@ -76,9 +76,4 @@ def s3_server(scratch: Path) -> Iterator[S3Server]:
         wait_until(has_bucket, "the S3 server", START_DEADLINE_S)
         yield server
     finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        finally:
-            process.kill()
-            process.wait()
+        stop(process)

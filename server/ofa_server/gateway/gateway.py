@@ -19,8 +19,8 @@ from ofa_server.gateway.bodies import read_body
 from ofa_server.gateway.catalogue import ServedModel
 from ofa_server.gateway.errors import overloaded
 
-#: A model's queues hold 64 requests each; what is more than this would wait in our memory with its
-#: picture, 14 MB at most.
+#: A model takes 64 requests and what it computes; what is more than this would wait in our memory
+#: with its picture, 14 MB at most.
 MAX_REQUESTS = 128
 
 Body = TypeVar("Body", bound=BaseModel)

@@ -89,7 +89,7 @@ chaos: $(ALL_TASKS) $(OPS_TOOLS) ## break servers, and write docs/reliability.md
 	@.venv/bin/python -m chaos $(SCENARIOS)
 
 clean: ## remove everything made, the environments included
-	@rm -rf build dist .venv .venv-oracle .venv-ops .venv-checkov .mypy_cache .ruff_cache .pytest_cache
+	@rm -rf build dist .venv .venv-oracle .venv-ops .venv-checkov .mypy_cache .ruff_cache .pytest_cache training/node_modules
 
 $(SETUP): scripts/setup.sh scripts/install_torch.sh pyproject.toml client/pyproject.toml constraints.txt
 	@scripts/setup.sh

@@ -1,6 +1,6 @@
 """Everything that README.md and docs/precision.md say of speed, in one command.
 
-    make bench                                  all parts: about 25 minutes on two cores
+    make bench                                  all parts: about 35 minutes on two cores
     .venv/bin/python -m benchmarks serving      one part; the others' figures stay
     .venv/bin/python -m benchmarks gpu          the generator on a CUDA device
     .venv/bin/python -m benchmarks --quick      does it run? Two minutes; nothing is published
@@ -48,7 +48,12 @@ PARTS = {
         ["precision"],
         *([["precision", "--folder", str(_OWN_SET)]] if _OWN_SET.is_dir() else []),
     ],
-    "serving": [["serving", "--seconds", "10"]],
+    "serving": [
+        ["serving", "--seconds", "10"],
+        ["serving", "--size", "tiny", "--seconds", "20"],
+        # A batch of eight takes a quarter of a minute.
+        ["serving", "--size", "large", "--seconds", "120", "--clients", "1", "16"],
+    ],
     "gpu": [
         [
             *("generator", "--size", "large", "--device", "cuda"),

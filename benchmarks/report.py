@@ -107,10 +107,10 @@ def _readme(record: Record) -> Iterator[str]:
         yield "The same on a GPU, without a server; decoding and resizing are not counted:"
         yield _gpu_table(on_gpu)
     for results, describe in ((labels, _labels), (servers, _serving)):
-        if results and _where(results) != _where(on_cpu):
-            yield _where(results)
-        for result in results:
-            yield from describe(result)
+        if results:
+            if _where(results) != _where(on_cpu):
+                yield _where(results)
+            yield from describe(results)
 
 
 def _where(results: Sequence[Result]) -> str:
@@ -194,7 +194,8 @@ def _gpu_table(results: Sequence[Result]) -> str:
     return format_table(header, rows)
 
 
-def _labels(result: Result) -> Iterator[str]:
+def _labels(results: Sequence[Result]) -> Iterator[str]:
+    [result] = results
     rows, num_same = [], 0
     measured = [each for comparison in result["comparisons"] for each in comparison]
     for each in measured:
@@ -210,25 +211,37 @@ def _labels(result: Result) -> Iterator[str]:
     yield format_table(("answer", "out of", "ModelScope, s", "here, s", "ratio"), rows)
 
 
-def _serving(result: Result) -> Iterator[str]:
-    best, overhead = result["best_per_second"], result["overhead_ms"]
+def _serving(results: Sequence[Result]) -> Iterator[str]:
     yield _paragraph(
-        f"The bundled checkpoint through Triton (`{result['name']}`), server and clients on the "
-        f"same cores. Without a server they do {best:.0f} pictures/s at best, decoding and "
-        "resizing counted; with it a single client waits "
-        f"{overhead:.1f} ms longer than these take (`python -m benchmarks.serving`):"
+        "Through Triton, server and clients on the same cores, in float32: the bundled checkpoint "
+        "(96 px), and made-up weights of published sizes (480 px). The best is what the cores do "
+        "without a server, decoding and resizing counted "
+        f"({', '.join(map(_best, results))}; `python -m benchmarks.serving`):"
     )
-    header = ("clients", "pictures/s", "share of the best", "p50, ms", "p90, ms")
+    header = ("served", "clients", "pictures/s", "share of the best", "p50, ms", "p90, ms")
     rows = [
         (
+            _served(result),
             str(load["num_clients"]),
-            f"{load['per_second']:.0f}",
-            f"{load['per_second'] / best:.0%}",
-            *(f"{load['latencies_ms'][key]:.0f}" for key in ("p50", "p90")),
+            _digits(load["per_second"]),
+            f"{load['per_second'] / result['best_per_second']:.0%}",
+            *(f"{load['latencies_ms'][key]:,.0f}" for key in ("p50", "p90")),
         )
+        for result in results
         for load in result["loads"]
     ]
     yield format_table(header, rows)
+
+
+def _best(result: Result) -> str:
+    return (
+        f"{_served(result)}: {_digits(result['best_per_second'])} pictures/s, and a single client "
+        f"waits {result['overhead_ms']:.1f} ms longer than its picture takes there"
+    )
+
+
+def _served(result: Result) -> str:
+    return "bundled" if result["name"] == "caption" else result["name"]
 
 
 def _precision_page(record: Record) -> Iterator[str]:

@@ -3,6 +3,7 @@
     .venv/bin/python -m benchmarks.serving                         the repository of `make demo`
     .venv/bin/python -m benchmarks.serving --name vqa              another of its ensembles
     .venv/bin/python -m benchmarks.serving --checkpoint DIR        an export of its own
+    .venv/bin/python -m benchmarks.serving --size large            made-up weights of that size
     .venv/bin/python -m benchmarks.serving --sweep --minutes 10    which settings suit this machine?
 
 Runs the served files in this process first: decoding and resizing, and the generator with batches
@@ -43,6 +44,7 @@ from benchmarks.exported import (
     load_exported_generator,
     load_exported_task,
 )
+from benchmarks.generator import SIZES, build_checkpoint, fix_num_steps
 from benchmarks.machine import Machine, describe_machine
 from benchmarks.pictures import SAMPLES, list_pictures
 from load_tests.triton_statistics import ModelStatistics, read_statistics, subtract
@@ -92,10 +94,13 @@ def main() -> None:
         os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     num_threads = arguments.threads or usable_cores()
     torch.set_num_threads(num_threads)
-    repository, name = arguments.repository, arguments.name
-    if arguments.checkpoint:
+    repository, checkpoint = arguments.repository, arguments.checkpoint
+    name = arguments.name or arguments.size or "caption"
+    if arguments.size:
+        checkpoint = fix_num_steps(build_checkpoint(arguments.size), arguments.steps)
+    if checkpoint:
         progress("exporting")
-        repository = export(arguments.checkpoint, name, arguments.precision)
+        repository = export(checkpoint, name, arguments.precision)
     pictures = [file.read_bytes() for file in list_pictures(arguments.folder)]
     task = load_exported_task(repository, name)
     requests = make_requests(task, pictures)
@@ -153,10 +158,14 @@ def parse_arguments() -> argparse.Namespace:
         "--repository", type=Path, default=ROOT / "build" / "model_repository", metavar="DIR"
     )
     source.add_argument("--checkpoint", type=Path, metavar="DIR", help="to export and to serve")
+    source.add_argument("--size", choices=SIZES, help="of a checkpoint with made-up weights")
+    parser.add_argument(
+        "--steps", type=int, default=17, metavar="N", help="tokens of its captions, EOS counted"
+    )
     parser.add_argument(
         "--precision", choices=PRECISIONS["cpu"], default="float32", help="of that export"
     )
-    parser.add_argument("--name", default="caption", help="of the ensemble")
+    parser.add_argument("--name", help="of the ensemble (default: caption, or the size)")
     parser.add_argument("--folder", type=Path, default=SAMPLES, help="with pictures")
     parser.add_argument(
         "--clients", type=int, nargs="+", default=[1, 4, 16], metavar="N", help="at a time"

@@ -28,6 +28,7 @@ from benchmarks.machine import describe_machine
 from chaos.figures import Figure
 from chaos.report import RECORD, figure_table, make_entry, publish
 from chaos.servers import ChaosError
+from ofa_server.errors import ServerError
 
 #: Scenarios, each a module of this package, in the order in which they run.
 SCENARIOS = ["overload", "kills", "rolling_restart", "fuzz", "misfortunes", "soak"]
@@ -36,6 +37,7 @@ LONG = ["soak"]
 #: Why a scenario may not go on; the others do. The third is that a model was not exported.
 _HINDRANCES = (
     ChaosError,
+    ServerError,
     InferenceServerException,
     FileNotFoundError,
     subprocess.SubprocessError,

@@ -14,9 +14,10 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from chaos.figures import Figure, at_most, none, reported
+from chaos.figures import Figure, at_least, at_most, none
 from chaos.fuzz_findings import Findings, shows_the_inside
 from chaos.fuzz_messages import fuzzed_tensors
+from chaos.servers import ChaosError
 from ofa.errors import RequestError
 from ofa.tasks import Task, load_task
 from ofa.tensors import Tensors
@@ -73,8 +74,11 @@ def run(repository: Path, corpus: Sequence[bytes], num_cases: int) -> list[Figur
             worker.start(context, folders, corpus)
         summary = summary.beside(worker.summary)
     return [
-        reported(
-            "in process: cases", summary.num_cases, "", f"{summary.num_taken:,} of them were taken"
+        at_least(
+            "in process: cases",
+            summary.num_cases,
+            num_cases,
+            note=f"{summary.num_taken:,} of them were taken",
         ),
         none("in process: faults that are no refusal", len(findings.notes), findings.first),
         none("in process: crashes, and cases over the limits", num_deaths),
@@ -122,6 +126,8 @@ class _Worker:
                 findings.add(*said)
         self._process.join()
         if died_of is None:
+            if self._process.exitcode:
+                raise ChaosError(f"a worker has ended with status {self._process.exitcode}")
             return False
         self.at = died_of
         return True

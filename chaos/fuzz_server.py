@@ -23,7 +23,7 @@ from chaos.fuzz_pictures import fuzzed_picture
 from chaos.fuzz_wire import fuzzed_frames
 from chaos.processes import Usage, is_alive, tree
 from chaos.sampler import Sample, Sampler
-from chaos.servers import Server, serving
+from chaos.servers import ChaosError, Server, serving
 from ofa.tasks import Task, load_task
 from ofa.tensors import TensorSpec
 
@@ -134,6 +134,8 @@ class _Attack:
         self._neighbour = make_request("caption", {"image": picture}).SerializeToString()
         with self._channel() as channel:
             self._expected = self._ask(channel)
+        if not self._expected:
+            raise ChaosError("the neighbour's picture was not answered before the first case")
 
     def _channel(self) -> grpc.Channel:
         unbounded = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]

@@ -22,7 +22,8 @@ from benchmarks.common import ROOT
 from benchmarks.serving import linked
 from chaos.figures import Figure
 from chaos.processes import SHARED_MEMORY
-from chaos.servers import CHECKPOINT, OFA, free_ports
+from chaos.servers import CHECKPOINT, OFA
+from ofa_server.background import free_ports
 
 #: Seconds until the command must have ended: loading the models is among them.
 _PATIENCE_S = 60

@@ -12,6 +12,7 @@ open loop: they come at their time whatever the server does. One load follows an
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import tempfile
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chaos.figures import Figure, at_least, at_most, growth, none, reported
-from chaos.load import Load, Outcome, percentile_ms
+from chaos.load import Load, Outcome, between, percentile_ms
 from chaos.mixes import WIDE_BEAM
 from chaos.processes import SHARED_MEMORY
 from chaos.sampler import Sample, Sampler
@@ -60,7 +61,7 @@ class _Phase:
     @property
     def due(self) -> list[Outcome]:
         """What was to be sent in that part."""
-        return [each for each in self.outcomes if self.start <= each.due < self.end]
+        return between(self.outcomes, self.start, self.end)
 
     @property
     def answered(self) -> list[Outcome]:
@@ -203,9 +204,9 @@ def _memory_figures(samples: Sequence[Sample]) -> list[Figure]:
 def _recovery_figure(alone: _Phase, flood: _Phase, later: _Phase) -> Figure:
     """From the last arrival to the first lone request that takes its usual time."""
     limit_ms = _USUAL * percentile_ms(alone.answered, 50)
-    usual = [each.ended for each in later.answered if 1000 * each.seconds <= limit_ms]
-    # If none does, it takes longer than anybody has looked.
-    recovered = usual[0] if usual else later.end
+    answers = [each for each in later.outcomes if each.is_ok]
+    usual = [each.ended for each in answers if 1000 * each.seconds <= limit_ms]
+    recovered = min(usual, default=math.inf)
     return at_most(
         "a lone request takes its usual time again after",
         recovered - flood.end,

@@ -25,11 +25,11 @@ from chaos.servers import (
     STOP_DEADLINE_S,
     ChaosError,
     Server,
-    free_ports,
     is_listening,
     serving,
     wait_until,
 )
+from ofa_server.background import free_ports
 
 _ENVOY = ROOT / ".venv-ops" / "bin" / "envoy"
 _BALANCER = Path(__file__).with_name("balancer.yaml")

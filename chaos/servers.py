@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ from urllib.request import urlopen
 
 from benchmarks.common import ROOT
 from chaos.processes import is_alive, kind, tree
+from ofa_server.background import free_ports
 
 #: For logs, and for whatever else a scenario writes.
 OUTPUT = ROOT / "build" / "chaos"
@@ -30,7 +30,6 @@ _PROBE_TIMEOUT_S = 5
 #: Before a server that has ended is started once more.
 _RESTART_S = 1.0
 _NUM_LOG_LINES = 30
-_PORTS = range(20_000, 32_768)
 
 
 class ChaosError(Exception):
@@ -182,26 +181,6 @@ def serving(*servers: Server) -> Iterator[None]:
         for server in servers:
             server.wait_until_ready()
         yield
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on.
-
-    They are below those that Linux gives to connections: one of these could be taken for a
-    connection before the server listens on it.
-    """
-    with ExitStack() as stack:
-        found: list[int] = []
-        for port in random.sample(_PORTS, len(_PORTS)):
-            probe = stack.enter_context(socket.socket())
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            found.append(port)
-            if len(found) == count:
-                return found
-    raise ChaosError(f"there are no {count} free ports")
 
 
 def wait_until(condition: Callable[[], bool], what: str, deadline_s: float) -> float:

@@ -1,4 +1,4 @@
-"""Every figure of docs/capacity.md, in one command of less than six minutes.
+"""Every figure of docs/capacity.md, in one command of six minutes.
 
     .venv/bin/python -m load_tests.measure_capacity             all parts
     .venv/bin/python -m load_tests.measure_capacity curves      one; the others' figures stay
@@ -47,6 +47,8 @@ _NUM_STEPS = 17
 #: Of what the closed loop reached: where the open loop's curve is measured.
 _SHARES = (0.3, 0.5, 0.7, 0.8, 0.9, 1.1)
 _WARMUP_SECONDS = 2
+#: By which one user's answers a second may change in the course of a curve.
+_DRIFT = 0.2
 #: Clients that perf_analyzer and we compare with, and turns of each.
 _NUM_CLIENTS = 8
 _NUM_TURNS = 2
@@ -95,8 +97,20 @@ def measure_curves() -> Result:
             most = max(stage["total"]["per_second"] for stage in closed["stages"])
             rates = [share * most for share in _SHARES]
             opened = load(name, [server], [Stage(open_seconds, rate=rate) for rate in rates])
+            again = load(name, [server], [Stage(closed_seconds, users=users[0])])
+        _check_is_as_fast(closed["stages"][0], again["stages"][0])
         curves[name] = {"closed": closed, "open": opened}
     return {"curves": curves}
+
+
+def _check_is_as_fast(first: Result, last: Result) -> None:
+    """The first load of a curve again after its last: were there others who used the machine?"""
+    before, after = first["total"]["per_second"], last["total"]["per_second"]
+    if abs(after - before) > _DRIFT * before:
+        raise SystemExit(
+            f"one user had {before:.1f} answers/s before the curve and {after:.1f} after it: "
+            "something else uses this machine; nothing was recorded"
+        )
 
 
 def measure_replicas() -> Result:
@@ -124,13 +138,15 @@ def compare_with_perf_analyzer() -> Result:
     """The same server and the same number of clients, by turns."""
     name = "bundled"
     ours, theirs = [], []
+    # Fetches it, if it is not there yet.
+    subprocess.run([PERF_ANALYZER, "--version"], check=True, stdout=subprocess.DEVNULL)
     with linked(exported(BUNDLED, name), name) as repository, serving(repository) as server:
-        for _ in range(_NUM_TURNS):
-            run_ours = load(name, [server], [Stage(_TURN_SECONDS, users=_NUM_CLIENTS)])
-            total, cores = run_ours["stages"][0]["total"], run_ours["generator"]["cores"]
-            figures = {"per_second": total["per_second"], "p50_ms": total["p50_ms"]}
-            ours.append({**figures, "cores": cores})
-            theirs.append(perf_analyzer(name, server))
+        for turn in range(_NUM_TURNS):
+            sides = [lambda: ours.append(run_ours(name, server))]
+            sides.append(lambda: theirs.append(perf_analyzer(name, server)))
+            # Each goes first as often as second: a machine can slow down.
+            for side in sides if turn % 2 == 0 else reversed(sides):
+                side()
     means = {
         side: {key: mean(turn[key] for turn in turns) for key in turns[0]}
         for side, turns in (("ours", ours), ("perf_analyzer", theirs))
@@ -161,6 +177,8 @@ def load(name: str, servers: Sequence[str], stages: Sequence[Stage]) -> Result:
     plan = Plan([replace(stages[0], seconds=_WARMUP_SECONDS), *stages], [Request(model=name)])
     progress(f"{plan.seconds} s at {len(servers)} servers: {', '.join(map(_describe, stages))}")
     result = run(plan, servers, SAMPLES)
+    if num_failed := sum(stage["total"]["failed"] for stage in result["stages"]):
+        raise SystemExit(f"{num_failed} requests failed; the server's log is in {OUTPUT}")
     kept = ("users", "rate", "seconds", "total", "triton")
     stages_kept = [{key: stage[key] for key in kept} for stage in result["stages"][1:]]
     return {"stages": stages_kept, "generator": result["generator"]}
@@ -189,6 +207,17 @@ def on_cores(cores: set[int]) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+def run_ours(name: str, server: str) -> Mapping[str, float]:
+    """Captions a second and the median latency as `run.py` measures them, and its cores."""
+    result = load(name, [server], [Stage(_TURN_SECONDS, users=_NUM_CLIENTS)])
+    total = result["stages"][0]["total"]
+    return {
+        "per_second": total["per_second"],
+        "p50_ms": total["p50_ms"],
+        "cores": result["generator"]["cores"],
+    }
 
 
 def perf_analyzer(name: str, server: str) -> Mapping[str, float]:

@@ -64,7 +64,7 @@ def decode_image(image_bytes: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(image_bytes), formats=IMAGE_FORMATS)
     except Image.DecompressionBombError as error:
-        raise InvalidImageError(
+        raise ImageTooLargeError(
             f"image has over 100,000,000 pixels; the limit is {MAX_IMAGE_SIDE} on a side"
         ) from error
     except Exception as error:

@@ -3,7 +3,7 @@
 OFAClientError
 ├── InvalidRequestError         the request is at fault: sending it again cannot help
 │   ├── InvalidImageError       unreadable, not a picture, or over a limit
-│   │   └── ImageTooLargeError  over a limit on bytes or pixels
+│   │   └── ImageTooLargeError  over a limit on bytes, pixels or scans
 │   ├── InvalidTextError        not text, not valid Unicode, or over the limit
 │   └── InvalidOptionError      unknown, of the wrong type, or out of range
 ├── OverloadedError             the server's queue is full: the same request may pass later
@@ -55,7 +55,7 @@ class InvalidImageError(InvalidRequestError):
 
 
 class ImageTooLargeError(InvalidImageError):
-    """The image is over a limit, on its bytes or on its pixels."""
+    """The image is over a limit: of its bytes, its pixels or its scans."""
 
 
 class InvalidTextError(InvalidRequestError):

@@ -122,7 +122,7 @@ def _request_error(details: str) -> InvalidRequestError:
         if word in OPTION_DTYPES:
             return InvalidOptionError(details)
         if word == "image":
-            is_size = re.search(r"(bytes|pixels); the limit is", details)
+            is_size = re.search(r"(bytes|pixels|scans); the limit is", details)
             return ImageTooLargeError(details) if is_size else InvalidImageError(details)
         if word in CONTENT_NAMES:
             return InvalidTextError(details)

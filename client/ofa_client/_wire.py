@@ -29,7 +29,10 @@ def to_message(model: str, request_id: str, inputs: Tensors) -> Any:  # noqa: AN
 
 
 def set_queue_timeout(message: Any, seconds: float) -> None:  # noqa: ANN401
-    """Tell the server how long the request may wait in each of its queues."""
+    """Tell the server how long the request may wait in preprocess' queue.
+
+    What comes after is bounded by the deadline of the call.
+    """
     message.parameters["timeout"].int64_param = max(1, int(seconds * 1_000_000))
 
 

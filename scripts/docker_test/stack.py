@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from check import FAILURES, begin, passed
 from engine import Engine
+
+from ofa_server.background import free_ports
 
 _OVERRIDE = """\
 services:
@@ -68,7 +69,8 @@ def running_stack(engine: Engine, kept: Path) -> Iterator[Stack]:
         CheckError: they do not become healthy; their logs have been printed.
     """
     begin("compose")
-    ports = _free_ports("server", "gateway", "prometheus")
+    services = ("server", "gateway", "prometheus")
+    ports = dict(zip(services, free_ports(len(services)), strict=True))
     override = kept / "override.yaml"
     override.write_text(_OVERRIDE.format(**ports), encoding="utf-8")
     stack = Stack(engine, override, ports)
@@ -83,14 +85,3 @@ def running_stack(engine: Engine, kept: Path) -> Iterator[Stack]:
         raise
     finally:
         stack.compose("--profile", "*", "down", "--volumes", "--timeout", "60")
-
-
-def _free_ports(*services: str) -> dict[str, int]:
-    """A port for each that nobody has now."""
-    with ExitStack() as held:
-        ports = {}
-        for service in services:
-            probe = held.enter_context(socket.socket())
-            probe.bind(("127.0.0.1", 0))
-            ports[service] = probe.getsockname()[1]
-        return ports

@@ -16,16 +16,20 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from urllib.parse import urlsplit
 
 #: Where a stub finds the metrics; `ofa serve` sets it.
 METRICS_URL = "OFA_METRICS_URL"
 #: Triton's own default.
 _DEFAULT_URL = "http://127.0.0.1:8002/metrics"
-#: What preprocess' config.pbtxt says: which model has the rows that wait, and how many may.
-GENERATOR_PARAMETER, MAX_WAITING_PARAMETER = "generator", "max_waiting_rows"
+#: What preprocess' config.pbtxt says: which model has the rows that wait, and how many may, by the
+#: device of that model. It has its instances on each GPU, however many there are.
+GENERATOR_PARAMETER = "generator"
+MAX_WAITING_PARAMETERS = {"cpu": "max_waiting_rows", "cuda": "max_waiting_rows_per_gpu"}
 
+_VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
 _GAUGE = "nv_inference_pending_request_count"
 _READ_TIMEOUT_S = 1.0
 #: Seconds between two looks, as a share of what the wait has lasted or, if it was longer, of what
@@ -109,7 +113,7 @@ class WaitingRows:
         return sum(int(float(count)) for count in counts) if counts else None
 
     def close(self) -> None:
-        """Closes the connection."""
+        """Closes the connection, where it should not last as long as the process."""
         self._connection.close()
 
 
@@ -123,10 +127,33 @@ def find_gate(model_config: str) -> Gate | None:
         None where the configuration sets no limit (an export of an earlier version).
     """
     config = json.loads(model_config)
-    url, parameters = os.environ.get(METRICS_URL, _DEFAULT_URL), config.get("parameters", {})
-    if MAX_WAITING_PARAMETER not in parameters:
+    parameters = {
+        name: value["string_value"] for name, value in config.get("parameters", {}).items()
+    }
+    limit = max_waiting_rows(parameters)
+    if limit is None:
         return None
-    generator = parameters[GENERATOR_PARAMETER]["string_value"]
-    limit = int(parameters[MAX_WAITING_PARAMETER]["string_value"])
+    url = os.environ.get(METRICS_URL, _DEFAULT_URL)
     num_gates = sum(group["count"] for group in config["instance_group"])
-    return Gate(WaitingRows(url, generator), limit, num_gates)
+    return Gate(WaitingRows(url, parameters[GENERATOR_PARAMETER]), limit, num_gates)
+
+
+def max_waiting_rows(parameters: Mapping[str, str]) -> int | None:
+    """How many rows may wait by what a configuration says, None if it sets no limit."""
+    if limit := parameters.get(MAX_WAITING_PARAMETERS["cpu"]):
+        return int(limit)
+    if limit := parameters.get(MAX_WAITING_PARAMETERS["cuda"]):
+        return int(limit) * num_gpus()
+    return None
+
+
+def num_gpus(devices: Path = Path("/dev")) -> int:
+    """How many GPUs Triton sees, at least one.
+
+    Asked of the environment and of the device files, because preprocess has no CUDA.
+
+    Args:
+        devices: folder of the device files.
+    """
+    visible = os.environ.get(_VISIBLE_DEVICES, "")
+    return max(1, len(visible.split(",")) if visible else len([*devices.glob("nvidia[0-9]*")]))

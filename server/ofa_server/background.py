@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from ofa_server.errors import ServerError
 _STOP_TIMEOUT_S = 60
 _POLL_INTERVAL_S = 0.5
 _NUM_LOG_LINES = 15
+_PORTS = range(20_000, 32_768)
 
 
 @contextmanager
@@ -35,7 +37,7 @@ def running_server(
     Raises:
         ServerError: the server has ended before it was ready.
     """
-    grpc_port, metrics_port, health_port = _free_ports(3)
+    grpc_port, metrics_port, health_port = free_ports(3)
     command = [
         *(str(Path(sys.executable).with_name("ofa")), "serve", "--repository", str(repository)),
         *("--grpc-port", str(grpc_port), "--http-port", "0"),
@@ -75,9 +77,24 @@ def _wait_until_ready(
         time.sleep(_POLL_INTERVAL_S)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback interface that nobody listens on.
+
+    They are below those that Linux gives to connections: one of these could be taken for a
+    connection before the server listens on it.
+
+    Raises:
+        ServerError: there are not as many.
+    """
     with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+        found: list[int] = []
+        for port in random.sample(_PORTS, len(_PORTS)):
+            probe = stack.enter_context(socket.socket())
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            found.append(port)
+            if len(found) == count:
+                return found
+    raise ServerError(f"there are no {count} free ports")

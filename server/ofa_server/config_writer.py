@@ -17,6 +17,7 @@ import numpy as np
 
 from ofa.tasks.task import TaskTensors
 from ofa.tensors import TensorSpec
+from ofa_server.admission import GENERATOR_PARAMETER, MAX_WAITING_PARAMETERS
 from ofa_server.config_layout import comment, interface, step
 
 #: Letters for the dimensions of the tensors that stay inside.
@@ -86,8 +87,7 @@ dynamic_batching {{
 }}
 
 {admission}
-parameters {{ key: "generator"         value {{ string_value: "{generator}" }} }}
-parameters {{ key: "max_waiting_rows"  value {{ string_value: "{max_waiting_rows}" }} }}
+{parameters}
 """
 
 _GENERATOR = """\
@@ -169,10 +169,12 @@ _TEXT_QUEUE = (
     "Beyond 64 waiting texts the next is UNAVAILABLE, so 64 clients that wait for one answer each "
     "are never refused."
 )
-_ADMISSION = (
-    "While as many rows wait for the generator, further requests wait here: two full batches for "
-    "each of its instances."
-)
+_ADMISSION = {
+    "cpu": "While as many rows wait for the generator, further requests wait here: two full "
+    "batches for each of its instances.",
+    "cuda": "While as many rows for each GPU wait for the generator, further requests wait here: "
+    "two full batches for each of its instances.",
+}
 
 
 def write_configs(
@@ -196,7 +198,7 @@ def write_configs(
     """
     return {
         "ensemble": _ensemble(tensors, members, version),
-        "preprocess": _preprocess(tensors, members["generator"], instances),
+        "preprocess": _preprocess(tensors, members["generator"], device, instances),
         "generator": _generator(tensors, device, instances),
         "postprocess": _postprocess(tensors),
     }
@@ -234,7 +236,7 @@ def _ensemble(tensors: TaskTensors, members: Mapping[str, str], version: int) ->
     )
 
 
-def _preprocess(tensors: TaskTensors, generator: str, generator_instances: int) -> str:
+def _preprocess(tensors: TaskTensors, generator: str, device: str, generator_instances: int) -> str:
     has_picture = any(spec.name == "image" for spec in tensors.request)
     remark = (
         "uint8, so that 0.7 MB and not 2.8 MB go from process to process; the generator "
@@ -247,14 +249,26 @@ def _preprocess(tensors: TaskTensors, generator: str, generator_instances: int) 
         ),
         instances=_PICTURE_INSTANCES if has_picture else _TEXT_INSTANCES,
         queue=comment(f"{_QUEUE} {_PICTURE_QUEUE if has_picture else _TEXT_QUEUE}"),
-        admission=comment(_ADMISSION),
-        generator=generator,
-        max_waiting_rows=_max_waiting_rows(generator_instances),
+        admission=comment(_ADMISSION[device]),
+        parameters=_parameters(
+            {
+                GENERATOR_PARAMETER: generator,
+                # On GPUs the server has as many of these instances as it finds devices.
+                MAX_WAITING_PARAMETERS[device]: str(
+                    _MAX_WAITING_BATCHES * _MAX_BATCH_SIZE * generator_instances
+                ),
+            }
+        ),
     )
 
 
-def _max_waiting_rows(instances: int) -> int:
-    return _MAX_WAITING_BATCHES * _MAX_BATCH_SIZE * instances
+def _parameters(values: Mapping[str, str]) -> str:
+    width = max(map(len, values))
+    return "\n".join(
+        f'parameters {{ key: "{key}"{" " * (width - len(key))}'
+        f'  value {{ string_value: "{value}" }} }}'
+        for key, value in values.items()
+    )
 
 
 def _generator(tensors: TaskTensors, device: str, instances: int) -> str:

@@ -9,13 +9,14 @@ import sys
 import sysconfig
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 from ofa_server.errors import ServerError
 from ofa_server.installation import Installation
 from ofa_server.model_configs import ModelConfig, is_ensemble, network_file
+from ofa_server.versions import adapter_file, model_folders
 
 _MAX_PORT = 2**16 - 1
 #: Room for some hundred answers.
@@ -135,6 +136,25 @@ def check_model_files(repository: Path, configs: Mapping[str, ModelConfig]) -> N
         if config.backend == "pytorch":
             for file in sorted((repository / name).glob(f"[0-9]*/{network_file(config)}")):
                 _check_archive(file)
+
+
+def foreign_adapters(repository: Path, ensembles: Iterable[str]) -> list[str]:
+    """Names of the models whose adapters are not those that this release exports.
+
+    Another release's may not know the names that they import, and Triton may crash over that.
+
+    Args:
+        repository: folder of models.
+        ensembles: names of the public models.
+    """
+    found = []
+    for ensemble in ensembles:
+        for member, folder in model_folders(repository, ensemble).items():
+            ours = adapter_file(member)
+            files = folder.glob(f"[0-9]*/{ours.name}") if ours.is_file() else []
+            if any(file.read_bytes() != ours.read_bytes() for file in files):
+                found.append(folder.name)
+    return found
 
 
 def _check_archive(file: Path) -> None:

@@ -21,18 +21,16 @@ from ofa_server.config_writer import write_configs
 from ofa_server.errors import ServerError
 from ofa_server.versions import (
     ENSEMBLE,
+    FIRST_VERSION,
     MANIFEST,
     MEMBERS,
+    adapter_file,
     check_same_layout,
     check_takes_versions,
     model_folders,
     version_folders,
 )
 from ofa_server.warmup import write_warmup_files
-
-_ADAPTERS = Path(__file__).parent / "model_repository"
-#: The version of an export that names none.
-FIRST_VERSION = 1
 
 # What Triton takes as a folder name on every storage, and nothing that starts with a dot.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -84,8 +82,7 @@ def staged_export(
         models = model_folders(staging, name)
         names = {member: models[member].name for member in MEMBERS}
         for model, config in write_configs(tensors, names, device, number, instances).items():
-            adapter = _ADAPTERS / model / str(FIRST_VERSION) / "model.py"
-            _write_model(models[model], number, config, adapter)
+            _write_model(models[model], number, config, adapter_file(model))
         yield models
         if is_added:
             check_same_layout(models, targets)

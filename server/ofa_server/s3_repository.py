@@ -109,6 +109,9 @@ def _copy(url: str, location: Location, folder: Path) -> None:
             f"{url} cannot be read: {location.endpoint} is away or is no S3 server "
             f"({type(error).__name__})"
         ) from error
+    except ValueError as error:
+        # minio's own rules for names of servers and buckets.
+        raise ServerError(f"{url} is no repository on S3: {error}") from error
     except OSError as error:
         raise ServerError(
             f"{url} cannot be copied to {folder.parent}: {error.strerror}; TMPDIR names another "

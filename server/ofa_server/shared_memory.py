@@ -46,9 +46,18 @@ class Regions(NamedTuple):
 
 
 @contextmanager
-def own_regions() -> Iterator[Regions]:
-    """Removes what dead servers have left, and in the end what this one leaves."""
+def own_regions(needed: int) -> Iterator[Regions]:
+    """Removes what dead servers have left, and in the end what this one leaves.
+
+    Args:
+        needed: bytes that the regions can take.
+
+    Raises:
+        ServerError: there is no room for them. Triton would start, and fail single requests under
+            load.
+    """
     _remove_leaked_regions()
+    _check_room(needed)
     prefix = f"{_PREFIX}{uuid.uuid4().hex[:8]}-"
     new_lock = _DIRECTORY / f"{prefix}new"
     lock_fd = os.open(new_lock, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -62,17 +71,9 @@ def own_regions() -> Iterator[Regions]:
         _remove_regions(prefix)
 
 
-def check_shared_memory(
-    configs: Mapping[str, ModelConfig], versions: Mapping[str, int], *, stand_in: bool
-) -> None:
-    """Compares /dev/shm with what the models can need at once; arguments as below.
-
-    Raises:
-        ServerError: it is too small. Triton would start, and fail single requests under load.
-    """
+def _check_room(needed: int) -> None:
     stats = os.statvfs(_DIRECTORY)
     free = stats.f_bavail * stats.f_frsize
-    needed = needed_shared_memory(configs, versions, stand_in=stand_in)
     if free < needed:
         raise ServerError(
             f"{_DIRECTORY} has {free // _MIB} MiB free, and these models can need "

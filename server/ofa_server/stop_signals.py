@@ -19,7 +19,12 @@ def raise_on_next_signal() -> None:
         signal.signal(number, _request_stop)
 
 
-def _request_stop(_number: int, _frame: FrameType | None) -> NoReturn:
+def ignore_signals() -> None:
+    """Lets nothing interrupt what comes next."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def _request_stop(_number: int, _frame: FrameType | None) -> NoReturn:
+    ignore_signals()
     raise StopRequested

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import socket
 import time
 from collections.abc import Sequence
@@ -16,7 +17,9 @@ from pathlib import Path
 import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException
 
+from ofa_server.durations import seconds
 from ofa_server.errors import ServerError
+from ofa_server.model_configs import read_config
 from ofa_server.versions import (
     ENSEMBLE,
     MEMBERS,
@@ -49,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=seconds,
         default=600.0,
         metavar="SECONDS",
         help="for the servers to load the version, and then to answer with it (default: 600)",
@@ -70,6 +73,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise ServerError(
             f"{name} has no version {version}, but {', '.join(map(str, there)) or 'none'}"
         )
+    # Says in a sentence what a damaged file is.
+    read_config(models[ENSEMBLE])
     config = models[ENSEMBLE] / "config.pbtxt"
     switched = with_served_version(config.read_text("utf-8"), version)
     servers = [] if arguments.offline else addresses(arguments.server)
@@ -149,6 +154,8 @@ def _replace(file: Path, text: str) -> None:
             writer.write(text)
             writer.flush()
             os.fsync(writer.fileno())
+        # The servers may run as another user.
+        shutil.copymode(file, new)
         new.replace(file)
     except OSError as error:
         new.unlink(missing_ok=True)

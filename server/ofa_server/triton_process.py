@@ -71,8 +71,11 @@ class TritonProcess:
         """
         stubs = {}
         for directory in Path("/proc").glob("[0-9]*"):
-            with suppress(FileNotFoundError, ProcessLookupError):
-                comm, _, rest = (directory / "stat").read_text().partition("(")[2].rpartition(")")
+            # Ended meanwhile, or another user's where /proc hides those.
+            with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+                # A name that was cut in the midst of a character is no text.
+                stat = (directory / "stat").read_text(errors="replace")
+                comm, _, rest = stat.partition("(")[2].rpartition(")")
                 if comm == _STUB_COMM and int(rest.split()[1]) == self._process.pid:
                     arguments = (directory / "cmdline").read_text().split("\0")
                     # The instance is the last argument but one; a zombie has no arguments left.
@@ -111,8 +114,10 @@ class TritonProcess:
     def stop(self, timeout_s: float = EXIT_TIMEOUT_S + _KILL_MARGIN_S) -> None:
         """Lets running requests end; after `timeout_s` kills the server and all of its stubs."""
         self._process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout_s)
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        try:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout_s)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()

@@ -24,6 +24,9 @@ MANIFEST = "manifest.json"
 IDENTITY = "identity.json"
 ENSEMBLE = "ensemble"
 MEMBERS = ("preprocess", "generator", "postprocess")
+#: The version of an export that names none.
+FIRST_VERSION = 1
+_ADAPTERS = Path(__file__).parent / "model_repository"
 
 # As `config_writer` lays them out.
 _STEP_VERSION = re.compile(r"^( *model_version:) \d+$", re.MULTILINE)
@@ -39,6 +42,14 @@ def model_folders(repository: Path, name: str) -> dict[str, Path]:
     """Folder of the ensemble and of each member of an export."""
     members = {member: repository / f"{name}_{member}" for member in MEMBERS}
     return {ENSEMBLE: repository / name, **members}
+
+
+def adapter_file(model: str) -> Path:
+    """What this release exports as the model.py of `preprocess` or `postprocess`.
+
+    The other models have none: no such file is there.
+    """
+    return _ADAPTERS / model / str(FIRST_VERSION) / "model.py"
 
 
 def version_folders(model: Path) -> dict[int, Path]:
@@ -136,7 +147,11 @@ def check_same_layout(staged: Mapping[str, Path], models: Mapping[str, Path]) ->
 def _facts(ensemble: Path) -> dict[str, object]:
     """What the manifest of the latest version says of what all must share."""
     *_, latest = version_folders(ensemble).values()
-    manifest = json.loads((latest / MANIFEST).read_text("utf-8"))
-    facts = {name: manifest[name] for name in ("task", "language", "device")}
-    # The warm-up is the first version's, and it is of that size.
-    return facts | {"picture size": manifest["input_shapes"].get("patch_images")}
+    file = latest / MANIFEST
+    try:
+        manifest = json.loads(file.read_text("utf-8"))
+        facts = {name: manifest[name] for name in ("task", "language", "device")}
+        # The warm-up is the first version's, and it is of that size.
+        return facts | {"picture size": manifest["input_shapes"].get("patch_images")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ServerError(f"{file} is damaged; export that version again") from error

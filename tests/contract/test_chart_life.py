@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ofa_server import export, serve
+from ofa_server import export, serve, serve_settings
 from ofa_server.gateway import command as gateway
 from ofa_server.shared_memory import needed_shared_memory
 from ofa_server.triton_process import _KILL_MARGIN_S, EXIT_TIMEOUT_S
@@ -166,7 +166,7 @@ def test_startup_may_take_as_long_as_it_says() -> None:
         allowed = probe["periodSeconds"] * probe["failureThreshold"]
         assert seconds <= allowed < seconds + probe["periodSeconds"]
     # Later `ofa serve` has given up by itself.
-    assert serve.ServeSettings.start_deadline_s == 600
+    assert serve_settings.ServeSettings.start_deadline_s == 600
 
 
 def test_probes_ask_on_evidence() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ofa_server.serve import add_arguments
+from ofa_server.serve_settings import add_arguments
 from ofa_server.triton_process import EXIT_TIMEOUT_S
 from tests.contract.tools import run
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import grpc
 
+from ofa_server.background import free_ports
 from tests.server.processes import (
     START_DEADLINE_S,
     end_of,
-    free_ports,
     stop,
     wait_until,
 )

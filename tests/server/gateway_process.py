@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ofa_server.background import free_ports
 from tests.server.processes import (
     OFA,
     START_DEADLINE_S,
     end_of,
-    free_ports,
     stop,
     wait_until,
 )

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import http.client
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException
 
+from ofa_server.background import free_ports
 from ofa_server.installation import find_installation
 
 START_DEADLINE_S = 300
@@ -28,14 +28,6 @@ LOG_LINES = 60
 
 def end_of(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 def wait_until(condition: Callable[[], bool], what: str, deadline_s: float) -> None:
@@ -105,13 +97,7 @@ class ServeProcess:
         return self.process.wait(STOP_DEADLINE_S)
 
     def stop(self) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-        try:
-            self.wait_until_stopped()
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        stop(self.process)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -140,7 +126,7 @@ def descendants(pid: int) -> dict[int, list[str]]:
     parents: dict[int, int] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            state, parent = stat.read_text(errors="replace").rpartition(")")[2].split()[:2]
         except (FileNotFoundError, ProcessLookupError):
             continue
         if state != "Z":
@@ -148,8 +134,9 @@ def descendants(pid: int) -> dict[int, list[str]]:
     found, generation = dict[int, list[str]](), {pid}
     while generation := {child for child, parent in parents.items() if parent in generation}:
         for child in generation:
-            command = Path(f"/proc/{child}/cmdline").read_bytes().decode().split("\0")
-            found[child] = command
+            # It may have ended since.
+            with suppress(FileNotFoundError, ProcessLookupError):
+                found[child] = Path(f"/proc/{child}/cmdline").read_bytes().decode().split("\0")
     return found
 
 

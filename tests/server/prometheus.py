@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.server.processes import end_of, free_ports, stop, wait_until
+from ofa_server.background import free_ports
+from tests.server.processes import end_of, stop, wait_until
 
 START_DEADLINE_S = 60
 

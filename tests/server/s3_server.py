@@ -11,7 +11,8 @@ from pathlib import Path
 
 import minio
 
-from tests.server.processes import START_DEADLINE_S, end_of, free_ports, stop, wait_until
+from ofa_server.background import free_ports
+from tests.server.processes import START_DEADLINE_S, end_of, stop, wait_until
 
 WEED = Path(__file__).parents[2] / ".venv-ops" / "bin" / "weed"
 KEY, SECRET = "ofa-tests", "not-a-secret"

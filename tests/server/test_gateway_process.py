@@ -16,8 +16,9 @@ import httpx2
 import pytest
 from tritonclient.grpc import service_pb2
 
+from ofa_server.background import free_ports
 from tests.server.gateway_process import GatewayProcess, gateway_serving
-from tests.server.processes import OFA, STOP_DEADLINE_S, free_ports, wait_until
+from tests.server.processes import OFA, STOP_DEADLINE_S, wait_until
 from tests.unit.listing_triton import CAPTION, ListingTriton, running
 from tests.unit.scripted_triton import captions_answer, make_response
 

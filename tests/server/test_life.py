@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 import tritonclient.grpc as grpcclient
 
+from ofa_server.background import free_ports
 from tests.server.echo_repository import MODEL, write_echo_repository
 from tests.server.processes import (
     START_DEADLINE_S,
     STOP_DEADLINE_S,
     ServeProcess,
-    free_ports,
+    descendants,
+    is_alive,
     is_live,
     serving,
     stub_pid,
@@ -26,7 +28,8 @@ from tests.server.processes import (
 )
 from tests.server.requests import request_inputs
 
-#: Loads once the file `load` is there, answers once `answer` is.
+#: Loads once the file `load` is there, says by the file `asked` that it was asked, and answers
+#: once `answer` is there.
 HELD_MODEL = MODEL.replace(
     "    def execute(self, requests):\n",
     """\
@@ -39,6 +42,7 @@ HELD_MODEL = MODEL.replace(
             time.sleep(0.01)
 
     def execute(self, requests):
+        open("FOLDER/asked", "w").close()
         self.wait_for("answer")
 """,
 )
@@ -124,6 +128,34 @@ def test_a_drain_ends_by_itself(tmp_path: Path) -> None:
         server.process.terminate()
         assert server.wait_until_stopped() == 0
         assert "draining: not ready any more, answering for 0.2 s" in server.output
+
+
+def test_signals_do_not_cut_the_stop_short(tmp_path: Path) -> None:
+    """An impatient operator's Ctrl-C, or Kubernetes' second SIGTERM."""
+    model = HELD_MODEL.replace("FOLDER", str(tmp_path))
+    repository = write_echo_repository(tmp_path / "repository", model)
+    (tmp_path / "load").touch()
+    (tmp_path / "answer").touch()
+    with (
+        serving(repository, tmp_path / "server.log", ["--drain-seconds", "0.2"]) as server,
+        grpcclient.InferenceServerClient(server.grpc_address) as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        children = descendants(server.process.pid)
+        assert echo(client) == [[b"hello"]]
+        (tmp_path / "answer").unlink()
+        (tmp_path / "asked").unlink()
+        late = pool.submit(echo, client)
+        wait_until((tmp_path / "asked").exists, "request", START_DEADLINE_S)
+        server.process.terminate()
+        wait_until(lambda: "stopping: " in server.output, "end of the drain", STOP_DEADLINE_S)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            server.process.send_signal(number)
+        (tmp_path / "answer").touch()
+        assert late.result(60) == [[b"hello"]]
+        assert server.wait_until_stopped() == 0
+        assert server.output.splitlines()[-1] == "stopped"
+        assert not [pid for pid in children if is_alive(pid)]
 
 
 def test_a_death_shows_on_the_probes_also_during_a_drain(tmp_path: Path) -> None:

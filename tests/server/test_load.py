@@ -20,9 +20,10 @@ import pytest
 from load_tests.plan import Stage
 from load_tests.schedule import arrivals
 from load_tests.triton_statistics import read_statistics
+from ofa_server.background import free_ports
 from ofa_server.repository import MEMBERS
 from tests.server.conftest import ENGLISH
-from tests.server.processes import OFA, ServeProcess, descendants, free_ports, serving, wait_until
+from tests.server.processes import OFA, ServeProcess, descendants, serving, wait_until
 from tests.server.requests import encoded, picture
 
 RUN = Path(__file__).parents[2] / "load_tests" / "run.py"

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import tritonclient.grpc as grpcclient
 
+from ofa_server.background import free_ports
 from tests.server.echo_repository import write_echo_repository
-from tests.server.processes import OFA, START_DEADLINE_S, ServeProcess, free_ports
+from tests.server.processes import OFA, START_DEADLINE_S, ServeProcess
 from tests.server.requests import TIMEOUT_S, request_inputs
 from tests.server.s3_server import BUCKET, KEY, SECRET, WEED, S3Server, s3_server
 

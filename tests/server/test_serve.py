@@ -14,6 +14,7 @@ import pytest
 import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException
 
+from ofa_server.background import free_ports
 from tests.server.echo_repository import write_echo_repository
 from tests.server.processes import (
     OFA,
@@ -21,7 +22,6 @@ from tests.server.processes import (
     STOP_DEADLINE_S,
     ServeProcess,
     descendants,
-    free_ports,
     is_alive,
     serving,
     stub_pid,
@@ -226,7 +226,8 @@ def test_it_gives_up_at_its_deadline(echo_repository: Path) -> None:
     ports = dict(zip(names, free_ports(4), strict=True))
     program = (
         "from pathlib import Path\n"
-        "from ofa_server.serve import ServeSettings, serve\n"
+        "from ofa_server.serve import serve\n"
+        "from ofa_server.serve_settings import ServeSettings\n"
         f"serve(ServeSettings(Path({str(echo_repository)!r}), start_deadline_s=0.1, **{ports}))\n"
     )
     completed = subprocess.run(

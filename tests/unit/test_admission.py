@@ -5,10 +5,18 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 
-from ofa_server.admission import METRICS_URL, Gate, WaitingRows, find_gate
+from ofa_server.admission import (
+    METRICS_URL,
+    Gate,
+    WaitingRows,
+    find_gate,
+    max_waiting_rows,
+    num_gpus,
+)
 
 
 class Generator:
@@ -186,6 +194,34 @@ def test_the_configuration_and_the_environment_make_a_gate(monkeypatch: pytest.M
     assert gate is not None
     # Nobody answers any more: requests pass.
     gate.wait()
+
+
+def test_every_gpu_has_its_own_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    assert max_waiting_rows({"max_waiting_rows_per_gpu": "16"}) == 48
+    assert max_waiting_rows({"max_waiting_rows": "16"}) == 16
+
+
+@pytest.mark.parametrize(
+    ("visible", "files", "expected"),
+    [
+        ("", ["nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"], 2),
+        ("1", ["nvidia0", "nvidia1"], 1),
+        ("GPU-1,GPU-2,GPU-3", [], 3),
+        ("", [], 1),
+    ],
+)
+def test_gpus_are_those_that_triton_sees(
+    visible: str,
+    files: list[str],
+    expected: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    for file in files:
+        (tmp_path / file).touch()
+    assert num_gpus(tmp_path) == expected
 
 
 def test_without_a_limit_there_is_no_gate() -> None:

@@ -134,7 +134,7 @@ STATUSES = [
         "in ensemble 'caption', image has 10,485,761 bytes; the limit is 10,485,760",
         ImageTooLargeError,
     ),
-    ("INVALID_ARGUMENT", "image has 101 JPEG scans; the limit is 100", InvalidImageError),
+    ("INVALID_ARGUMENT", "image has 101 JPEG scans; the limit is 100", ImageTooLargeError),
     ("INVALID_ARGUMENT", "in ensemble 'caption', image cannot be decoded", InvalidImageError),
     (
         "INVALID_ARGUMENT",

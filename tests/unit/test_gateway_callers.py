@@ -100,3 +100,10 @@ def test_a_file_without_a_token_is_refused_at_the_start(
         file.write_text(content)
     with pytest.raises(ServerError, match=r"tokens (cannot be read|holds no token)"):
         fake_gateway(callers_token_file=file)
+
+
+def test_a_line_that_no_caller_can_send_is_refused_at_the_start(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text("# of Alice\ns3cret\n")
+    with pytest.raises(ServerError, match=r"tokens holds a line of several words"):
+        fake_gateway(callers_token_file=file)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
-from ofa.errors import InvalidImageError
+from ofa.errors import ImageTooLargeError, InvalidImageError
 from ofa.image import (
     MAX_IMAGE_BYTES,
     MAX_IMAGE_SIDE,
@@ -220,7 +220,7 @@ def test_too_many_pixels_are_refused_from_the_header(
     monkeypatch: pytest.MonkeyPatch, width: int, height: int
 ) -> None:
     monkeypatch.setattr(ImageFile.ImageFile, "load", refuse_to_decode)
-    with pytest.raises(InvalidImageError) as caught:
+    with pytest.raises(ImageTooLargeError) as caught:
         decode_image(png_header(width, height))
     assert str(caught.value) == f"image is {width} x {height} pixels; the limit is 3000 on a side"
 
@@ -237,7 +237,7 @@ def gif_with_frame(width: int, height: int) -> bytes:
 )
 def test_a_bomb_goes_off_in_no_memory(bomb: bytes) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(InvalidImageError) as caught:
+    with pytest.raises(ImageTooLargeError) as caught:
         decode_image(bomb)
     assert str(caught.value) == "image has over 100,000,000 pixels; the limit is 3000 on a side"
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 200_000  # KiB
@@ -249,7 +249,7 @@ def test_every_format_is_measured_before_it_is_decoded(
 ) -> None:
     image_bytes = encode(Image.new("L", (MAX_IMAGE_SIDE + 1, 8)), image_format)
     monkeypatch.setattr(ImageFile.ImageFile, "load", refuse_to_decode)
-    with pytest.raises(InvalidImageError, match=r"^image is 3001 x 8 pixels; the limit is 3000"):
+    with pytest.raises(ImageTooLargeError, match=r"^image is 3001 x 8 pixels; the limit is 3000"):
         decode_image(image_bytes)
 
 
@@ -263,7 +263,7 @@ def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded(
     allowed = image_bytes[:-2] + (100 - num_scans) * last_scan + end
     assert decode_image(allowed).size == (37, 60)
     monkeypatch.setattr(ImageFile.ImageFile, "load", refuse_to_decode)
-    with pytest.raises(InvalidImageError) as caught:
+    with pytest.raises(ImageTooLargeError) as caught:
         decode_image(image_bytes[:-2] + 10_000 * last_scan + end)
     assert str(caught.value) == f"image has {num_scans + 10_000:,} JPEG scans; the limit is 100"
 

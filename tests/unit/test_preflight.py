@@ -7,6 +7,7 @@ import socket
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -280,13 +281,29 @@ def test_the_need_for_shared_memory_follows_from_the_largest_requests(
     assert shared_memory.needed_shared_memory(configs, two, stand_in=True) == 2 * expected
 
 
-def test_a_small_shared_memory_is_refused(
-    echo_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_small_shared_memory_is_refused() -> None:
+    with (
+        pytest.raises(ServerError, match=r"MiB free, and these models can need 1099511627776 MiB"),
+        shared_memory.own_regions(2**60),
+    ):
+        pytest.fail("there is no room")
+
+
+def test_what_a_killed_server_has_left_takes_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    configs = read_configs(echo_repository)
-    monkeypatch.setattr(shared_memory, "needed_shared_memory", lambda *_, **__: 2**60)
-    with pytest.raises(ServerError, match=r"MiB free, and these models can need 1099511627776 MiB"):
-        shared_memory.check_shared_memory(configs, {}, stand_in=True)
+    """A container's /dev/shm is as large as one server needs, and outlives a restart."""
+    monkeypatch.setattr(shared_memory, "_DIRECTORY", tmp_path)
+    (tmp_path / "ofa-serve-dead-.lock").touch()
+    region = tmp_path / "ofa-serve-dead-1"
+    region.touch()
+    monkeypatch.setattr(
+        os,
+        "statvfs",
+        lambda _: SimpleNamespace(f_bavail=0 if region.exists() else 60, f_frsize=MIB),
+    )
+    with shared_memory.own_regions(60 * MIB):
+        assert not region.exists()
 
 
 def test_only_regions_that_nobody_holds_are_removed(
@@ -297,7 +314,7 @@ def test_only_regions_that_nobody_holds_are_removed(
         (tmp_path / name).touch()
     with (tmp_path / "ofa-serve-alive-.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with shared_memory.own_regions() as regions:
+        with shared_memory.own_regions(0) as regions:
             (tmp_path / f"{regions.prefix}1").touch()
             names = {path.name for path in tmp_path.iterdir()}
     assert names == {

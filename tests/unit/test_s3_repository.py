@@ -34,6 +34,14 @@ def test_a_url_without_a_bucket_is_refused(url: str) -> None:
         pass
 
 
+@pytest.mark.parametrize("url", ["s3://ab/models", "s3://a..b/models", "s3://http://me@h:9/models"])
+def test_what_minio_takes_for_no_name_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "somebodys")
+    with pytest.raises(ServerError, match="is no repository on S3: "), local_repository(url):
+        pass
+
+
 def test_a_folder_is_itself(tmp_path: Path) -> None:
     with local_repository(str(tmp_path / "missing")) as folder:
         assert folder == tmp_path / "missing"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from ofa_server import remove, switch
 from ofa_server.errors import ServerError
 from ofa_server.model_configs import read_config, read_configs
+from ofa_server.preflight import foreign_adapters
 from ofa_server.versions import served_version, with_served_version
 from tests.unit.test_repository import contents, export
 
@@ -95,6 +97,47 @@ def test_a_configuration_of_somebody_else_is_not_rewritten(repository: Path) -> 
     ):
         with pytest.raises(ServerError, match="not as `ofa export` lays it out"):
             with_served_version(other, 2)
+
+
+def test_a_damaged_file_is_named(repository: Path) -> None:
+    config = repository / "caption" / "config.pbtxt"
+    whole = config.read_text()
+    config.write_text(whole[: len(whole) // 2])
+    with pytest.raises(ServerError, match=r"caption/config.pbtxt cannot be parsed: "):
+        run_switch(repository, 2)
+    config.write_text(whole)
+    for content in ("", "[]", '{"task": "image-captioning"}'):
+        (repository / "caption" / "2" / "manifest.json").write_text(content)
+        with pytest.raises(ServerError, match=r"caption/2/manifest.json is damaged; export that"):
+            export(repository, "caption", "three", version=3)
+
+
+def test_adapters_of_another_release_are_told(repository: Path) -> None:
+    assert foreign_adapters(repository, ["caption"]) == []
+    (repository / "caption_preprocess" / "2" / "model.py").write_text("import ofa_server.yore\n")
+    assert foreign_adapters(repository, ["caption", "of_somebody_else"]) == ["caption_preprocess"]
+
+
+def test_whoever_could_read_a_configuration_still_can(repository: Path) -> None:
+    config = repository / "caption" / "config.pbtxt"
+    config.chmod(0o644)
+    before = os.umask(0o077)
+    try:
+        run_switch(repository, 2)
+    finally:
+        os.umask(before)
+    assert config.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("timeout", ["nan", "-1", "inf", "soon"])
+def test_a_time_out_that_never_comes_is_refused(
+    timeout: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = argparse.ArgumentParser()
+    switch.add_arguments(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["caption", "2", "--repository", "r", "--offline", "--timeout", timeout])
+    assert f"{timeout!r} is no number of seconds" in capsys.readouterr().err
 
 
 def test_a_version_is_removed_from_all_models_unless_it_answers(repository: Path) -> None:

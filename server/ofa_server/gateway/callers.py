@@ -31,10 +31,13 @@ def ask_for_token(app: ASGIApp, file: Path) -> ASGIApp:
             without a restart; while it cannot be read nobody is let in.
 
     Raises:
-        ServerError: there is no token in the file now.
+        ServerError: there is no token in the file now, or one that cannot be sent.
     """
-    if not _read_tokens(file):
+    tokens = _read_tokens(file)
+    if not tokens:
         raise ServerError(f"{file} holds no token")
+    if any(len(token.split()) > 1 for token in tokens):
+        raise ServerError(f"{file} holds a line of several words; a token has no spaces")
 
     async def asking(scope: Scope, receive: Receive, send: Send) -> None:
         is_protected = scope["type"] == "http" and scope["path"].startswith(_PROTECTED)

@@ -7,6 +7,7 @@ import importlib.util
 from pathlib import Path
 
 from ofa_client._security_arguments import add_security_arguments, security_settings
+from ofa_server.durations import positive_seconds
 from ofa_server.errors import ServerError
 
 
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=positive_seconds,
         default=60.0,
         metavar="SECONDS",
         help="for each request (default: %(default)g)",

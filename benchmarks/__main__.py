@@ -49,10 +49,10 @@ PARTS = {
         *([["precision", "--folder", str(_OWN_SET)]] if _OWN_SET.is_dir() else []),
     ],
     "serving": [
-        ["serving", "--seconds", "10"],
-        ["serving", "--size", "tiny", "--seconds", "20"],
+        ["serving", "--seconds", "5"],
+        ["serving", "--size", "tiny", "--seconds", "10"],
         # A batch of eight takes a quarter of a minute.
-        ["serving", "--size", "large", "--seconds", "120", "--clients", "1", "16"],
+        ["serving", "--size", "large", "--seconds", "50", "--clients", "1", "16"],
     ],
     "gpu": [
         [

@@ -29,12 +29,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
 
+from benchmarks.clients import drive
 from benchmarks.common import OUTPUT, ROOT, Result, format_table, progress, write_result
 from benchmarks.exported import load_exported_task
 from benchmarks.generator import BUNDLED
 from benchmarks.machine import describe_machine
 from benchmarks.pictures import SAMPLES, list_pictures
-from benchmarks.serving import drive, make_requests
+from benchmarks.serving import make_requests
 from benchmarks.worker import OUR_WARMUPS, Worker
 from ofa.lowering import PRECISIONS
 from ofa_server.threads import usable_cores

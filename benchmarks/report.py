@@ -224,7 +224,7 @@ def _serving(results: Sequence[Result]) -> Iterator[str]:
             _served(result),
             str(load["num_clients"]),
             _digits(load["per_second"]),
-            f"{load['per_second'] / result['best_per_second']:.0%}",
+            f"{load['share']:.0%}",
             *(f"{load['latencies_ms'][key]:,.0f}" for key in ("p50", "p90")),
         )
         for result in results

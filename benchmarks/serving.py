@@ -6,9 +6,9 @@
     .venv/bin/python -m benchmarks.serving --size large            made-up weights of that size
     .venv/bin/python -m benchmarks.serving --sweep --minutes 10    which settings suit this machine?
 
-Runs the served files in this process first: decoding and resizing, and the generator with batches
-of one and of the configured size. Then it starts a server and lets 1, 4 and 16 clients send
-requests, each as fast as the answers come. Prints tables in Markdown, and writes them and the
+Runs the served files in this process, decoding and resizing, and the generator with batches of one
+and of the configured size; then 1, 4 and 16 clients ask a server, each as fast as the answers come;
+and so on in turn. Prints tables in Markdown, and writes them and the
 numbers to `build/benchmarks/serving-NAME.json` and `.md` (a sweep: `sweep-NAME`, with a plot).
 
 All share the same cores. So at best a server answers 1 / (g + p / n) pictures a second, with the
@@ -25,18 +25,16 @@ import itertools
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from statistics import mean, median, quantiles
+from statistics import mean, median
 
 import numpy as np
 import torch
-import tritonclient.grpc as grpcclient
-from tritonclient.utils import np_to_triton_dtype
 
+from benchmarks.clients import measure_load
 from benchmarks.common import OUTPUT, ROOT, Result, format_table, progress, write_result
 from benchmarks.exported import (
     describe_commit,
@@ -47,43 +45,24 @@ from benchmarks.exported import (
 from benchmarks.generator import SIZES, build_checkpoint, fix_num_steps
 from benchmarks.machine import Machine, describe_machine
 from benchmarks.pictures import SAMPLES, list_pictures
-from load_tests.triton_statistics import ModelStatistics, read_statistics, subtract
+from load_tests.triton_statistics import ModelStatistics
 from load_tests.triton_statistics import format_table as format_statistics
 from ofa.export import stack_rows
 from ofa.lowering import PRECISIONS
 from ofa.tasks import Task
 from ofa.tensors import Tensors
-from ofa_server.backends.pytorch.allocator import pool_blocks
+from ofa_server.backends.pytorch.allocator import keep_blocks_apart, pool_blocks
 from ofa_server.background import running_server
 from ofa_server.model_configs import read_configs
 from ofa_server.repository import MEMBERS
 from ofa_server.threads import usable_cores
 
-#: Part of the measured time that goes before it: a new batch size is slow at first.
-WARMUP_SHARE = 0.3
 #: Batches of the bare generator that are not counted, for the same reason.
 BARE_WARMUPS = 3
+#: The best is told from the generator and its server in turn: a machine is not always as fast.
+NUM_TURNS = 3
 #: Times that every request is prepared; the first is not counted.
 PREPARE_REPEATS = 10
-
-
-@dataclass(frozen=True)
-class Load:
-    """What a number of clients saw, and what Triton says of the same time.
-
-    Attributes:
-        num_clients: that were waiting for an answer at any time.
-        num_requests: that were answered.
-        per_second: answers.
-        latencies_ms: "mean", "p50", "p90" and "p99".
-        triton: by model.
-    """
-
-    num_clients: int
-    num_requests: int
-    per_second: float
-    latencies_ms: dict[str, float]
-    triton: dict[str, ModelStatistics]
 
 
 def main() -> None:
@@ -132,20 +111,46 @@ def measure(
     seconds: float,
     name: str,
 ) -> Result:
-    """Measure without a server, then with one and every number of clients."""
+    """Measure without a server, then with one and every number of clients, in turn."""
+    rows, prepare = prepare_rows(task, requests)
     batch_sizes = sorted({1, batch_limit(repository, name)})
-    bare = measure_bare(repository, task, name, requests, batch_sizes, seconds)
+    run_batch = bare_generator(repository, task, name, rows, batch_sizes)
+    turns: list[Result] = []
     with linked(repository, name) as own, serving(own) as server:
-        loads = [
-            asdict(measure_load(server, name, requests, num_clients, seconds))
-            for num_clients in client_counts
-        ]
+        for turn in range(NUM_TURNS):
+            progress(f"turn {turn + 1} of {NUM_TURNS}: batches of {batch_sizes}, no server")
+            bare = {"prepare": prepare, "bare": measure_bare(run_batch, batch_sizes, seconds)}
+            loads = [
+                asdict(measure_load(server, name, requests, num_clients, seconds))
+                for num_clients in client_counts
+            ]
+            best = best_per_second(bare, torch.get_num_threads())
+            for load in loads:
+                load["share"] = load["per_second"] / best
+            overhead = overhead_ms(bare, loads)
+            turns.append({**bare, "loads": loads, "best": best, "overhead_ms": overhead})
+    overheads = [turn["overhead_ms"] for turn in turns if turn["overhead_ms"] is not None]
     return {
         "seconds": seconds,
-        **bare,
-        "loads": loads,
-        "best_per_second": best_per_second(bare, torch.get_num_threads()),
-        "overhead_ms": overhead_ms(bare, loads),
+        "num_turns": NUM_TURNS,
+        "prepare": prepare,
+        "bare": [medians(each) for each in zip(*(turn["bare"] for turn in turns), strict=True)],
+        "loads": [medians(each) for each in zip(*(turn["loads"] for turn in turns), strict=True)],
+        "best_per_second": median(turn["best"] for turn in turns),
+        "overhead_ms": median(overheads) if overheads else None,
+    }
+
+
+def medians(turns: Sequence[Result]) -> Result:
+    """The median of every number; of Triton's statistics the last turn's."""
+    first = turns[0]
+    return {
+        key: turns[-1][key]
+        if key == "triton"
+        else medians([turn[key] for turn in turns])
+        if isinstance(first[key], dict)
+        else median(turn[key] for turn in turns)
+        for key in first
     }
 
 
@@ -170,7 +175,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--clients", type=int, nargs="+", default=[1, 4, 16], metavar="N", help="at a time"
     )
-    parser.add_argument("--seconds", type=float, default=20, metavar="S", help="of every part")
+    parser.add_argument(
+        "--seconds", type=float, default=5, metavar="S", help="of every part in a turn"
+    )
     parser.add_argument(
         "--threads", type=int, metavar="N", help="by default as `ofa serve` counts them"
     )
@@ -193,25 +200,8 @@ def batch_limit(repository: Path, name: str) -> int:
     return int(read_configs(repository)[f"{name}_generator"].max_batch_size)
 
 
-@torch.inference_mode()
-def measure_bare(
-    repository: Path,
-    task: Task,
-    name: str,
-    requests: Sequence[Tensors],
-    batch_sizes: Sequence[int],
-    seconds: float,
-) -> Result:
-    """Run what is served in this process.
-
-    Returns:
-        Seconds a request: "prepare", on one core, and "bare", of the generator with batches of
-        every size.
-    """
-    progress(f"without a server, batches of {batch_sizes}, {seconds:g} s each, after a warm-up")
-    # As the server's backend does once it has laid the weights out.
-    pool_blocks()
-    generator = load_exported_generator(repository, name)
+def prepare_rows(task: Task, requests: Sequence[Tensors]) -> tuple[list[Tensors], Result]:
+    """What the generator gets of every request, and the seconds that took, on one core."""
     rows: list[Tensors] = []
     times: list[float] = []
     for request in [*requests] * PREPARE_REPEATS:
@@ -219,24 +209,49 @@ def measure_bare(
         rows.append(task.preprocess(request))
         times.append(time.perf_counter() - start)
     # The first time, libraries load their codecs.
-    rows, times = rows[-len(requests) :], times[len(requests) :]
+    return rows[-len(requests) :], _seconds(times[len(requests) :])
+
+
+def bare_generator(
+    repository: Path, task: Task, name: str, rows: Sequence[Tensors], batch_sizes: Sequence[int]
+) -> Callable[[int], float]:
+    """Load what is served into this process, and warm it up.
+
+    Returns:
+        A function that runs a batch of a size, and returns its seconds.
+    """
+    progress(f"loading {name} without a server")
+    # As the server's backend does.
+    keep_blocks_apart()
+    generator = load_exported_generator(repository, name)
     endless = itertools.cycle(rows)
 
+    @torch.inference_mode()
     def run_batch(batch_size: int) -> float:
         arguments = stack_rows([next(endless) for _ in range(batch_size)], task)
         start = time.perf_counter()
         generator(*arguments)
         return time.perf_counter() - start
 
-    bare = []
+    run_batch(1)
+    pool_blocks()
     for batch_size in batch_sizes:
         for _ in range(BARE_WARMUPS):
             run_batch(batch_size)
+    return run_batch
+
+
+def measure_bare(
+    run_batch: Callable[[int], float], batch_sizes: Sequence[int], seconds: float
+) -> list[Result]:
+    """Seconds a request of the generator alone, with batches of every size."""
+    bare = []
+    for batch_size in batch_sizes:
         batches: list[float] = []
         while sum(batches) < seconds:
             batches.append(run_batch(batch_size))
         bare.append({"batch_size": batch_size, **_seconds([s / batch_size for s in batches])})
-    return {"prepare": _seconds(times), "bare": bare}
+    return bare
 
 
 def _seconds(times: Sequence[float]) -> Result:
@@ -264,64 +279,6 @@ def serving(repository: Path) -> Iterator[str]:
         yield server
 
 
-def measure_load(
-    server: str, name: str, requests: Sequence[Tensors], num_clients: int, seconds: float
-) -> Load:
-    """Drive a server with a number of clients, after a warm-up."""
-    progress(f"{num_clients} clients for {seconds:g} s, after a warm-up")
-    drive(server, name, requests, num_clients, WARMUP_SHARE * seconds)
-    before = read_statistics(server)
-    start = time.perf_counter()
-    latencies = drive(server, name, requests, num_clients, seconds)
-    elapsed = time.perf_counter() - start
-    triton = subtract(read_statistics(server), before)
-    # A single answer has no percentiles.
-    percentiles = quantiles((latencies * 2)[: max(2, len(latencies))], n=100, method="inclusive")
-    return Load(
-        num_clients=num_clients,
-        num_requests=len(latencies),
-        per_second=len(latencies) / elapsed,
-        latencies_ms={
-            "mean": 1000 * mean(latencies),
-            **{f"p{p}": 1000 * percentiles[p - 1] for p in (50, 90, 99)},
-        },
-        triton=triton,
-    )
-
-
-def drive(
-    server: str, name: str, requests: Sequence[Tensors], num_clients: int, seconds: float
-) -> list[float]:
-    """Seconds of every request of clients that send one after the other.
-
-    Requests that are under way when the time is over are finished and counted.
-    """
-    inputs = [_infer_inputs(request) for request in requests]
-    deadline = time.perf_counter() + seconds
-
-    def run_client(number: int) -> list[float]:
-        first = number % len(inputs)
-        own = itertools.cycle([*inputs[first:], *inputs[:first]])
-        latencies = []
-        with grpcclient.InferenceServerClient(server) as client:
-            while (start := time.perf_counter()) < deadline:
-                client.infer(name, next(own))
-                latencies.append(time.perf_counter() - start)
-        return latencies
-
-    with ThreadPoolExecutor(num_clients) as pool:
-        return list(itertools.chain.from_iterable(pool.map(run_client, range(num_clients))))
-
-
-def _infer_inputs(request: Tensors) -> list[grpcclient.InferInput]:
-    inputs = []
-    for name, tensor in request.items():
-        row = tensor[np.newaxis]
-        inputs.append(grpcclient.InferInput(name, row.shape, np_to_triton_dtype(row.dtype)))
-        inputs[-1].set_data_from_numpy(row)
-    return inputs
-
-
 def best_per_second(bare: Result, num_cores: int) -> float:
     """Answers a second that the cores allow without a server."""
     generator = min(run["mean_s"] for run in bare["bare"])
@@ -347,7 +304,7 @@ def format_report(result: Result) -> str:
         (
             str(load["num_clients"]),
             f"{load['per_second']:.2f}",
-            f"{load['per_second'] / best:.0%}",
+            f"{load['share']:.0%}",
             *(f"{load['latencies_ms'][key]:.0f}" for key in ("p50", "p90", "p99")),
         )
         for load in result["loads"]
@@ -357,8 +314,9 @@ def format_report(result: Result) -> str:
         for run in result["bare"]
     ]
     name, task, num_threads = result["name"], result["task"], result["num_threads"]
+    setting = f"medians of {result['num_turns']} turns of {result['seconds']:g} s a row"
     lines = [
-        f"**{name}** ({task}): {num_threads} threads, {result['seconds']:g} s a row",
+        f"**{name}** ({task}): {num_threads} threads, {setting}",
         "",
         f"{Machine(**result['machine'])}; commit {result['commit']}",
         "",
@@ -379,7 +337,7 @@ def format_report(result: Result) -> str:
         triton = {model: ModelStatistics(*each) for model, each in load["triton"].items()}
         lines += [
             "",
-            f"Triton's own means with {load['num_clients']} clients, in milliseconds a request:",
+            f"Triton's own means in the last turn, ms a request, {load['num_clients']} clients:",
             "```",
             format_statistics(triton),
             "```",

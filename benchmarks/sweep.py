@@ -31,12 +31,13 @@ from statistics import median
 
 from google.protobuf import text_format
 
+from benchmarks.clients import WARMUP_SHARE, measure_load
 from benchmarks.common import Result, format_table, progress
 from benchmarks.exported import describe_commit
 from benchmarks.machine import Machine, describe_machine
-from benchmarks.serving import WARMUP_SHARE, linked, measure_load, serving
+from benchmarks.serving import linked, serving
 from ofa.tensors import Tensors
-from ofa_server.admission import MAX_WAITING_PARAMETER
+from ofa_server.admission import MAX_WAITING_PARAMETERS
 from ofa_server.model_configs import ModelConfig, num_instances, read_configs
 
 #: Clients that saturate a server.
@@ -268,7 +269,7 @@ def _configure(repository: Path, name: str, settings: Settings) -> None:
     generator.max_batch_size = settings.max_batch_size
     generator.dynamic_batching.max_queue_delay_microseconds = settings.delay_us
     generator.parameters[_THREADS].string_value = str(settings.threads)
-    waiting = preprocess.parameters[MAX_WAITING_PARAMETER]
+    waiting = preprocess.parameters[MAX_WAITING_PARAMETERS["cpu"]]
     waiting.string_value = str(_max_waiting_rows(settings))
     for member, config in (("preprocess", preprocess), ("generator", generator)):
         file = repository / f"{name}_{member}" / "config.pbtxt"
@@ -295,7 +296,7 @@ def config_lines(name: str, settings: Settings) -> str:
         (
             f"# {name}_preprocess/config.pbtxt",
             f"count: {settings.preprocess_instances}  # in instance_group",
-            _parameter(MAX_WAITING_PARAMETER, _max_waiting_rows(settings)),
+            _parameter(MAX_WAITING_PARAMETERS["cpu"], _max_waiting_rows(settings)),
             "",
             f"# {name}_generator/config.pbtxt",
             f"max_batch_size: {settings.max_batch_size}",

@@ -20,7 +20,7 @@ from ofa.generation.image_generator import ImageGenerator
 from ofa.tasks import TASKS, Task, TaskSettings
 from ofa.tasks.captioning import CaptioningTask
 from ofa_server import config_writer
-from ofa_server.admission import GENERATOR_PARAMETER, MAX_WAITING_PARAMETER
+from ofa_server.admission import GENERATOR_PARAMETER, MAX_WAITING_PARAMETERS
 from ofa_server.installation import STAND_INS
 from ofa_server.model_configs import num_instances, numpy_dtype
 from ofa_server.repository import ENSEMBLE, MEMBERS
@@ -233,11 +233,22 @@ def test_a_generator_has_the_instances_that_are_asked_for(
 
 def test_the_generator_never_starves(configs: dict[str, Any]) -> None:
     parameters = configs["preprocess"].parameters
-    limit = int(parameters[MAX_WAITING_PARAMETER].string_value)
+    limit = int(parameters[MAX_WAITING_PARAMETERS["cpu"]].string_value)
     generator = configs["generator"]
     assert limit >= 2 * num_instances(generator) * generator.max_batch_size
     asked = [step.model_name for step in configs[ENSEMBLE].ensemble_scheduling.step]
     assert parameters[GENERATOR_PARAMETER].string_value == asked[1]
+
+
+def test_each_gpu_has_an_instance_and_rows_that_wait_for_it() -> None:
+    tensors = CaptioningTask.tensors_for(tiny.make_settings(CaptioningTask))
+    written = config_writer.write_configs(tensors, PLAIN_NAMES, device="cuda")
+    preprocess, generator = parse(written["preprocess"]), parse(written["generator"])
+    [group] = generator.instance_group
+    assert (group.kind, group.count, [*group.gpus]) == (group.KIND_GPU, 1, [])
+    parameters = {name: value.string_value for name, value in preprocess.parameters.items()}
+    rows = str(2 * generator.max_batch_size)
+    assert parameters == {"generator": PLAIN_NAMES["generator"], "max_waiting_rows_per_gpu": rows}
 
 
 def test_the_generator_batches_and_one_row_is_a_request_elsewhere(configs: dict[str, Any]) -> None:
@@ -248,7 +259,9 @@ def test_the_generator_batches_and_one_row_is_a_request_elsewhere(configs: dict[
 
 def test_no_configuration_holds_a_value_of_a_checkpoint(configs: dict[str, Any]) -> None:
     for model, config in configs.items():
-        admission = {GENERATOR_PARAMETER, MAX_WAITING_PARAMETER} if model == "preprocess" else set()
+        admission = (
+            {GENERATOR_PARAMETER, MAX_WAITING_PARAMETERS["cpu"]} if model == "preprocess" else set()
+        )
         assert set(config.parameters) == admission
         assert not config.name
 

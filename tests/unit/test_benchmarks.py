@@ -11,10 +11,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from tritonclient.grpc import model_config_pb2
 
 from benchmarks import compare, sweep
+from benchmarks.clients import steady_rate
 from benchmarks.limits import ARITHMETIC, Arithmetic, step_bytes, time_limits
 from benchmarks.machine import Ceilings
 from benchmarks.pictures import cut_outs
-from benchmarks.serving import linked
+from benchmarks.serving import linked, medians
 from benchmarks.work import Work, count_step_numbers, count_work
 from ofa.model.vit import VIT_SIZES, ViTSize
 from ofa_server.model_configs import read_configs
@@ -204,3 +205,34 @@ def test_a_compared_environment_has_the_code_of_its_commit(
     assert subprocess.run([python, "-c", program], cwd=tmp_path, check=False).returncode == 42
     with pytest.raises(RuntimeError, match="another ofa"):
         compare._make_environment(tmp_path / "elsewhere", tmp_path / "environment")
+
+
+def batches_of(size: int, period: float, first: float, end: float) -> list[float]:
+    """When the answers of batches come that follow one another, a millisecond apart in each."""
+    ends, at = list[float](), first
+    while at + size / 1000 < end:
+        ends += [at + row / 1000 for row in range(size)]
+        at += period
+    return ends
+
+
+@pytest.mark.parametrize("first", [0.0, 1.9, 6.5])
+def test_a_rate_does_not_depend_on_where_the_time_cuts_batches(first: float) -> None:
+    ends = batches_of(8, 7.0, first, 40.0)
+    assert steady_rate(ends) == pytest.approx(8 / 7)
+    # The first is seen in part only, as is one of fewer rows in the midst.
+    assert steady_rate(ends[3:]) == pytest.approx(8 / 7)
+    assert steady_rate(ends[:16] + ends[20:]) < 8 / 7
+
+
+def test_the_rate_of_a_client_alone_is_that_of_its_answers() -> None:
+    assert steady_rate([0.5, 1.0, 1.5, 2.0, 2.5]) == pytest.approx(2.0)
+    assert steady_rate([1.0]) == 0.0
+    assert steady_rate([]) == 0.0
+
+
+def test_turns_are_summed_up_by_their_medians() -> None:
+    turns = [
+        {"num": each, "in": {"p50": 10 * each}, "triton": {"caption": [each]}} for each in (3, 1, 2)
+    ]
+    assert medians(turns) == {"num": 2, "in": {"p50": 20}, "triton": {"caption": [2]}}

@@ -61,22 +61,24 @@ def measure_load(
     progress(f"{num_clients} clients for {seconds:g} s, after a warm-up")
     warm_up = WARMUP_SHARE * seconds
     with ThreadPoolExecutor(1) as pool:
-        start = time.perf_counter() + warm_up
+        start = time.perf_counter()
         driving = pool.submit(drive, server, name, requests, num_clients, warm_up + seconds)
         time.sleep(warm_up)
         before = read_statistics(server)
         time.sleep(seconds)
         triton = subtract(read_statistics(server), before)
         answers = sorted(driving.result())
-    # Where answers take longer than that, the last ones have to do.
-    counted = [each for each in answers if start <= each.ended < start + seconds] or answers
+    counted = [each for each in answers if warm_up <= each.ended - start < warm_up + seconds]
+    if not counted:
+        # They take longer than that.
+        counted, seconds = answers, answers[-1].ended - start
     latencies = [each.seconds for each in counted]
     # A single answer has no percentiles.
     percentiles = quantiles((latencies * 2)[: max(2, len(latencies))], n=100, method="inclusive")
     return Load(
         num_clients=num_clients,
         num_requests=len(counted),
-        per_second=steady_rate([each.ended for each in counted]) or len(counted) / seconds,
+        per_second=steady_rate([each.ended for each in counted], seconds),
         latencies_ms={
             "mean": 1000 * mean(latencies),
             **{f"p{p}": 1000 * percentiles[p - 1] for p in (50, 90, 99)},
@@ -85,22 +87,25 @@ def measure_load(
     )
 
 
-def steady_rate(ends: Sequence[float]) -> float:
-    """Answers a second, told from when they came; 0 if that cannot be told.
+def steady_rate(ends: Sequence[float], seconds: float) -> float:
+    """Answers a second, told from when they came.
 
-    Those of a batch come together. So the time is taken from the last answer before a pause to the
-    last before a later one: between any others a batch too many or too few would be counted, which
-    is much where a batch takes seconds.
+    Those of a batch come together. So the time is taken from the last answer before the first pause
+    to the last before the last one: between any others a batch too many or too few would be
+    counted, which is much where a batch takes seconds. Where pauses are none between batches, but
+    rare, and lie close together, all answers and the whole time are taken.
 
     Args:
         ends: of the answers in seconds, sorted.
+        seconds: in which they came.
     """
     gaps = [later - earlier for earlier, later in pairwise(ends)]
     pauses = [index for index, gap in enumerate(gaps) if gap > max(gaps) / 2]
-    if len(pauses) < 2:
-        pauses = [0, len(ends) - 1]
-    first, last = pauses[0], pauses[-1]
-    return (last - first) / (ends[last] - ends[first]) if last > first else 0.0
+    if pauses:
+        first, last = pauses[0], pauses[-1]
+        if 2 * (ends[last] - ends[first]) > seconds:
+            return (last - first) / (ends[last] - ends[first])
+    return len(ends) / seconds
 
 
 def drive(

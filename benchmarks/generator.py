@@ -33,7 +33,15 @@ from benchmarks.limits import ARITHMETIC, Arithmetic, step_bytes, time_limits
 from benchmarks.machine import Ceilings, Machine, describe_machine, measure_ceilings
 from benchmarks.pictures import SAMPLES, list_pictures
 from benchmarks.work import count_step_numbers, count_work
-from benchmarks.worker import Answered, Turn, Worker, our_side, reference_side, take_turns
+from benchmarks.worker import (
+    OUR_WARMUPS,
+    Answered,
+    Turn,
+    Worker,
+    our_side,
+    reference_side,
+    take_turns,
+)
 from ofa.lowering import PRECISIONS
 from ofa.model import ModelConfig
 from ofa_server.threads import usable_cores
@@ -178,6 +186,9 @@ def measure(
     arguments = [str(REPOSITORY), name, str(batch_size), str(device)]
     with our_side("generator", arguments, setting.pictures[0], setting.num_threads) as ours:
         starting = ours.take_peak_memory()
+        # The calls that time the stages have first runs of their own.
+        for _ in range(OUR_WARMUPS):
+            ours.answer(setting.pictures[0])
         for turn in take_turns(ours, reference, setting.pictures, setting.repeats):
             turns.append(turn)
             dtypes = {arithmetic.source, arithmetic.step}

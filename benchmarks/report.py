@@ -213,7 +213,8 @@ def _labels(results: Sequence[Result]) -> Iterator[str]:
 
 def _serving(results: Sequence[Result]) -> Iterator[str]:
     yield _paragraph(
-        "Through Triton, server and clients on the same cores, in float32: the bundled checkpoint "
+        f"Through Triton, server and clients on the same cores, in {_precisions(results)}: the "
+        "bundled checkpoint "
         "(96 px), and made-up weights of published sizes (480 px). The best is what the cores do "
         "without a server, decoding and resizing counted "
         f"({', '.join(map(_best, results))}; `python -m benchmarks.serving`):"
@@ -231,6 +232,10 @@ def _serving(results: Sequence[Result]) -> Iterator[str]:
         for load in result["loads"]
     ]
     yield format_table(header, rows)
+
+
+def _precisions(results: Sequence[Result]) -> str:
+    return ", ".join(dict.fromkeys(result["precision"] for result in results))
 
 
 def _best(result: Result) -> str:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import tempfile
 import time
@@ -54,8 +55,8 @@ from ofa.tensors import Tensors
 from ofa_server.backends.pytorch.allocator import keep_blocks_apart, pool_blocks
 from ofa_server.background import running_server
 from ofa_server.model_configs import read_configs
-from ofa_server.repository import MEMBERS
 from ofa_server.threads import usable_cores
+from ofa_server.versions import MANIFEST, MEMBERS, version_folders
 
 #: Batches of the bare generator that are not counted, for the same reason.
 BARE_WARMUPS = 3
@@ -95,6 +96,7 @@ def main() -> None:
         result = {
             "name": name,
             "task": task.name,
+            "precision": read_precision(repository, name),
             "num_threads": num_threads,
             "machine": asdict(describe_machine()),
             "commit": describe_commit(),
@@ -193,6 +195,12 @@ def make_requests(task: Task, pictures: Sequence[bytes]) -> list[Tensors]:
     if "image" not in example:
         return [example]
     return [{**example, "image": np.array([picture], np.object_)} for picture in pictures]
+
+
+def read_precision(repository: Path, name: str) -> str:
+    """What an ensemble was exported in."""
+    *_, latest = version_folders(repository / name).values()
+    return str(json.loads((latest / MANIFEST).read_text("utf-8"))["precision"])
 
 
 def batch_limit(repository: Path, name: str) -> int:

@@ -32,16 +32,14 @@ _STATUS = Path("/proc/self/status")
 
 
 class _Summary(NamedTuple):
-    """What a worker has seen.
+    """What a worker has seen, of a case or of all so far.
 
     Attributes:
-        num_cases: that it has tried.
-        num_taken: of these, that were no refusal.
+        num_taken: cases that were no refusal.
         slowest_s: CPU time of the one that took longest.
         peak_bytes: the most memory that a case took beyond what the worker had before it.
     """
 
-    num_cases: int = 0
     num_taken: int = 0
     slowest_s: float = 0.0
     peak_bytes: int = 0
@@ -49,7 +47,6 @@ class _Summary(NamedTuple):
     def beside(self, other: _Summary) -> _Summary:
         """Of both together."""
         return _Summary(
-            self.num_cases + other.num_cases,
             self.num_taken + other.num_taken,
             max(self.slowest_s, other.slowest_s),
             max(self.peak_bytes, other.peak_bytes),
@@ -76,7 +73,7 @@ def run(repository: Path, corpus: Sequence[bytes], num_cases: int) -> list[Figur
     return [
         at_least(
             "in process: cases",
-            summary.num_cases,
+            sum(worker.num_begun for worker in workers),
             num_cases,
             note=f"{summary.num_taken:,} of them were taken",
         ),
@@ -93,6 +90,7 @@ class _Worker:
     def __init__(self, first: int, num_cases: int) -> None:
         self.at, self._num_cases = first, num_cases
         self.summary = _Summary()
+        self.num_begun = 0
         self._process: multiprocessing.process.BaseProcess
         self._pipe: Connection
 
@@ -122,6 +120,7 @@ class _Worker:
                 died_of = None
             elif isinstance(said, int):
                 died_of = said
+                self.num_begun += 1
             else:
                 findings.add(*said)
         self._process.join()
@@ -140,7 +139,6 @@ def _work(
     resource.setrlimit(resource.RLIMIT_AS, (_MAX_BYTES, _MAX_BYTES))
     warnings.simplefilter("ignore")
     tasks = [load_task(folder) for folder in folders]
-    num_taken, slowest, peak = 0, 0.0, 0
     for number in numbers:
         pipe.send(number)
         # The signal that it sends ends the process, in whatever library it is held up.
@@ -148,12 +146,10 @@ def _work(
         task, tensors = _make_case(number, tasks, corpus)
         start, before = time.process_time(), _reset_peak()
         fault = _fault(task, tensors)
-        slowest = max(slowest, time.process_time() - start)
-        peak = max(peak, _memory("VmHWM") - before)
-        num_taken += fault is None
+        seconds, peak = time.process_time() - start, _memory("VmHWM") - before
         if fault:
             pipe.send((number, f"{task.name}: {fault}", _contents(tensors)))
-    pipe.send(_Summary(len(numbers), num_taken, slowest, peak))
+        pipe.send(_Summary(int(fault is None), seconds, peak))
 
 
 def _reset_peak() -> int:

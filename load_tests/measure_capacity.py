@@ -78,9 +78,16 @@ def main() -> None:
         record[part] = head | PARTS[part]()
         # At once, so that nothing is lost if a later part fails.
         RECORD.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+        write_page(record)
+    if arguments.render:
+        write_page(record)
+    progress(f"wrote {PAGE.relative_to(ROOT)}; {(time.monotonic() - start) / 60:.1f} minutes")
+
+
+def write_page(record: Result) -> None:
+    """Write the section of the page, a function of the record."""
     page = replace_section(PAGE.read_text("utf-8"), COMMAND, render(record))
     PAGE.write_text(page, "utf-8")
-    progress(f"wrote {PAGE.relative_to(ROOT)}; {(time.monotonic() - start) / 60:.1f} minutes")
 
 
 def measure_curves() -> Result:
@@ -109,7 +116,7 @@ def _check_is_as_fast(first: Result, last: Result) -> None:
     if abs(after - before) > _DRIFT * before:
         raise SystemExit(
             f"one user had {before:.1f} answers/s before the curve and {after:.1f} after it: "
-            "something else uses this machine; nothing was recorded"
+            "something else uses this machine; the curves were not recorded"
         )
 
 

@@ -17,6 +17,7 @@ from ofa_client import (
     OverloadedError,
     UnavailableError,
 )
+from ofa_server.durations import positive_seconds
 from ofa_server.evaluation import BENCHMARKS, Benchmark, EvaluationError, Source
 from ofa_server.evaluation.benchmark import Example, Prediction
 from ofa_server.evaluation.predictions import PredictionFile
@@ -63,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=positive_seconds,
         default=60.0,
         metavar="SECONDS",
         help="for each request (default: %(default)s)",

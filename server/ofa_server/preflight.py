@@ -146,15 +146,25 @@ def foreign_adapters(repository: Path, ensembles: Iterable[str]) -> list[str]:
     Args:
         repository: folder of models.
         ensembles: names of the public models.
+
+    Raises:
+        ServerError: a file cannot be read.
     """
-    found = []
+    found = dict[str, None]()
     for ensemble in ensembles:
         for member, folder in model_folders(repository, ensemble).items():
             ours = adapter_file(member)
-            files = folder.glob(f"[0-9]*/{ours.name}") if ours.is_file() else []
-            if any(file.read_bytes() != ours.read_bytes() for file in files):
-                found.append(folder.name)
-    return found
+            for file in folder.glob(f"[0-9]*/{ours.name}") if ours.is_file() else ():
+                if _content(file) != ours.read_bytes():
+                    found[folder.name] = None
+    return list(found)
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ServerError(f"{file} cannot be read: {error.strerror}") from error
 
 
 def _check_archive(file: Path) -> None:

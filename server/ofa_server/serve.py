@@ -101,9 +101,9 @@ def _serve(settings: ServeSettings, ports: Mapping[str, int], health: Health) ->
         environment = {
             **installation.environment(),
             **thread_variables(os.environ, configs),
-            METRICS_URL: f"http://{_reachable(settings.host)}:{settings.metrics_port}/metrics",
+            METRICS_URL: f"http://{reachable(settings.host)}:{settings.metrics_port}/metrics",
         }
-        grpc_address = f"{_reachable(settings.grpc_host)}:{settings.grpc_port}"
+        grpc_address = f"{reachable(settings.grpc_host)}:{settings.grpc_port}"
         triton = triton_process(settings.model_control)(command, environment, regions.lock_fd)
         try:
             stubs = wait_until_ready(triton, grpc_address, warmups, settings.start_deadline_s)
@@ -170,7 +170,7 @@ def _ports(settings: ServeSettings) -> dict[str, int]:
     return {purpose: port for purpose, port in ports.items() if port or purpose != "HTTP"}
 
 
-def _reachable(host: str) -> str:
+def reachable(host: str) -> str:
     """Where this machine finds a server that listens on `host`."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return f"[{reachable}]" if ":" in reachable else reachable

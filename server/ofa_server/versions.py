@@ -153,5 +153,5 @@ def _facts(ensemble: Path) -> dict[str, object]:
         facts = {name: manifest[name] for name in ("task", "language", "device")}
         # The warm-up is the first version's, and it is of that size.
         return facts | {"picture size": manifest["input_shapes"].get("patch_images")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ServerError(f"{file} is damaged; export that version again") from error

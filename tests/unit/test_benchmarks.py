@@ -219,16 +219,23 @@ def batches_of(size: int, period: float, first: float, end: float) -> list[float
 @pytest.mark.parametrize("first", [0.0, 1.9, 6.5])
 def test_a_rate_does_not_depend_on_where_the_time_cuts_batches(first: float) -> None:
     ends = batches_of(8, 7.0, first, 40.0)
-    assert steady_rate(ends) == pytest.approx(8 / 7)
+    assert steady_rate(ends, 40.0) == pytest.approx(8 / 7)
     # The first is seen in part only, as is one of fewer rows in the midst.
-    assert steady_rate(ends[3:]) == pytest.approx(8 / 7)
-    assert steady_rate(ends[:16] + ends[20:]) < 8 / 7
+    assert steady_rate(ends[3:], 40.0) == pytest.approx(8 / 7)
+    assert steady_rate(ends[:16] + ends[20:], 40.0) < 8 / 7
 
 
-def test_the_rate_of_a_client_alone_is_that_of_its_answers() -> None:
-    assert steady_rate([0.5, 1.0, 1.5, 2.0, 2.5]) == pytest.approx(2.0)
-    assert steady_rate([1.0]) == 0.0
-    assert steady_rate([]) == 0.0
+def test_few_batches_are_counted_in_the_whole_time() -> None:
+    assert steady_rate(batches_of(8, 13.0, 1.0, 5.0), 5.0) == 8 / 5
+    assert steady_rate(batches_of(8, 13.0, 1.0, 20.0), 30.0) == 16 / 30
+    assert steady_rate([1.0], 2.0) == 0.5
+
+
+def test_a_stall_is_no_end_of_a_batch() -> None:
+    ends = [number / 100 for number in range(300)]
+    stalled = [end + 0.05 * (end > 1) + 0.05 * (end > 1.01) for end in ends]
+    assert steady_rate(stalled, 3.1) == pytest.approx(100, rel=0.05)
+    assert steady_rate(ends, 3.0) == pytest.approx(100, rel=0.01)
 
 
 def test_turns_are_summed_up_by_their_medians() -> None:

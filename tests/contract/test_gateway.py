@@ -93,7 +93,7 @@ def test_the_page_of_the_docs_names_every_error() -> None:
     }
     rows = re.findall(r"^\| (\d{3}) \| (.+?) \|", DOCS, re.MULTILINE)
     told = {(status, code) for status, codes in rows for code in re.findall(r"`(\w+)`", codes)}
-    assert raised - told == {("500", "internal_error")}
+    assert raised <= told
     assert told - raised == {("404", "not_found"), ("405", "method_not_allowed")}
 
 

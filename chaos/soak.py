@@ -27,7 +27,7 @@ _WARM_UP_S = 5.0
 _INTERVAL_S = 0.5
 _NICE = ["nice", "-n", "10"]
 #: Allowed growth in MB: of the memory of processes of one kind; of /dev/shm, a step of a region.
-_ALLOWED_MB, _ALLOWED_SHARED_MB = 16.0, 4.0
+_ALLOWED_MB, _ALLOWED_SHARED_MB = 16.0, 1.0
 #: Of file handles and threads: Triton keeps a few for connections that have just been closed.
 _ALLOWED_HANDLES = 2.0
 #: In the first minute pools still grow to their size.

@@ -16,8 +16,9 @@ CHAOS = Path(__file__).parents[2] / "chaos"
 
 
 def test_the_page_has_what_the_record_says() -> None:
-    page = PAGE.read_text("utf-8")
-    for name, entry in json.loads(RECORD.read_text()).items():
+    page, record = PAGE.read_text("utf-8"), json.loads(RECORD.read_text())
+    assert set(record) == set(SCENARIOS)
+    for name, entry in record.items():
         assert replace_section(page, command(name), render(entry)) == page
 
 

@@ -91,9 +91,9 @@ def steady_rate(ends: Sequence[float], seconds: float) -> float:
     """Answers a second, told from when they came.
 
     Those of a batch come together. So the time is taken from the last answer before the first pause
-    to the last before the last one: between any others a batch too many or too few would be
-    counted, which is much where a batch takes seconds. Where pauses are none between batches, but
-    rare, and lie close together, all answers and the whole time are taken.
+    to the last of all: from any other a batch too many or too few would be counted, which is much
+    where a batch takes seconds. Where the first pause comes late, it is none between batches, and
+    all answers and the whole time are taken.
 
     Args:
         ends: of the answers in seconds, sorted.
@@ -102,7 +102,7 @@ def steady_rate(ends: Sequence[float], seconds: float) -> float:
     gaps = [later - earlier for earlier, later in pairwise(ends)]
     pauses = [index for index, gap in enumerate(gaps) if gap > max(gaps) / 2]
     if pauses:
-        first, last = pauses[0], pauses[-1]
+        first, last = pauses[0], len(ends) - 1
         if 2 * (ends[last] - ends[first]) > seconds:
             return (last - first) / (ends[last] - ends[first])
     return len(ends) / seconds

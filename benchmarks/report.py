@@ -217,7 +217,7 @@ def _serving(results: Sequence[Result]) -> Iterator[str]:
         "bundled checkpoint "
         "(96 px), and made-up weights of published sizes (480 px). The best is what the cores do "
         "without a server, decoding and resizing counted "
-        f"({', '.join(map(_best, results))}; `python -m benchmarks.serving`):"
+        f"({'; '.join(map(_best, results))}; `python -m benchmarks.serving`):"
     )
     header = ("served", "clients", "pictures/s", "share of the best", "p50, ms", "p90, ms")
     rows = [
@@ -239,9 +239,11 @@ def _precisions(results: Sequence[Result]) -> str:
 
 
 def _best(result: Result) -> str:
+    # Noise can make it negative.
+    longer = f"{max(0.0, result['overhead_ms']):.1f} ms longer"
     return (
         f"{_served(result)}: {_digits(result['best_per_second'])} pictures/s, and a single client "
-        f"waits {result['overhead_ms']:.1f} ms longer than its picture takes there"
+        f"waits {longer} than its picture takes there"
     )
 
 

@@ -1,6 +1,7 @@
 """The published figures come out of `make bench`, and say what they are about."""
 
 import json
+import re
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -78,10 +79,20 @@ def test_readme_has_a_row_for_each_size(record: dict[str, Any]) -> None:
     assert [row[0] for row in generator[1:]] == [each["name"] for each in generators(record, "cpu")]
     assert {"tiny", "base", "large"} <= {row[0] for row in generator}
     assert len(labels) == 1 + 5
-    assert {row[0] for row in serving[1:]} >= {"bundled"}
+    assert {row[0] for row in serving[1:]} >= {"bundled", "tiny"}
     assert {row[1] for row in serving[1:] if row[0] == "bundled"} == {"1", "4", "16"}
     for table in (generator, labels, serving):
         assert {len(row) for row in table} == {len(table[0])}
+
+
+def test_the_readme_claims_no_more_than_was_measured(record: dict[str, Any]) -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    claim = r"(\d+) times ModelScope's speed for the large size in float32, (\d+) in bfloat16"
+    [stated] = re.findall(claim, readme)
+    for precision, times in zip(("float32", "bfloat16"), stated, strict=True):
+        result = record[f"generator-large-{precision}"]
+        ratio = result["reference"]["whole"] / result["ours"]["whole"]
+        assert int(times) <= ratio < int(times) + 3
 
 
 @pytest.mark.parametrize(("part", "device"), [("generator", "cpu"), ("gpu", "cuda")])

@@ -228,6 +228,8 @@ def test_a_rate_does_not_depend_on_where_the_time_cuts_batches(first: float) -> 
 def test_few_batches_are_counted_in_the_whole_time() -> None:
     assert steady_rate(batches_of(8, 13.0, 1.0, 5.0), 5.0) == 8 / 5
     assert steady_rate(batches_of(8, 13.0, 1.0, 20.0), 30.0) == 16 / 30
+    # Three are enough.
+    assert steady_rate(batches_of(8, 13.0, 12.0, 40.0), 50.0) == pytest.approx(8 / 13)
     assert steady_rate([1.0], 2.0) == 0.5
 
 

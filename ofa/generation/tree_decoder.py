@@ -160,9 +160,8 @@ class TreeDecoder(nn.Module):
         for index, layer in enumerate(self.decoder.layers):
             bias_index = index % self_biases[0].size(0)
             attention = layer.self_attn
-            normed = layer.self_attn_layer_norm(x)
-            keys, values = attention.project_keys_values(normed)
-            queries = torch.split(attention.split_heads(attention.q_proj(normed)), sizes, 2)
+            all_queries, keys, values = attention.project(layer.self_attn_layer_norm(x))
+            queries = torch.split(all_queries, sizes, 2)
             prompt = (keys[:, :, :num_prompt], values[:, :, :num_prompt])
             nodes = (keys[:, :, num_prompt:], values[:, :, num_prompt:])
             heads = [

@@ -12,6 +12,7 @@ from ofa.generation.beam_decoder import BeamDecoder
 from ofa.lowering.attention_by_head import AttentionByHead
 from ofa.lowering.attention_by_query import AttentionByQuery
 from ofa.lowering.attention_of_beams import AttentionOfBeams
+from ofa.lowering.fused_attention import fuse_self_attention
 from ofa.lowering.half_linear import HalfLinear
 from ofa.lowering.int8_linear import Int8Linear
 from ofa.lowering.packed_conv import PackedResNet
@@ -57,6 +58,7 @@ _SOURCE_LINEARS = ("cross_attn.k_proj", "cross_attn.v_proj")
 def lower_for_cpu(generator: nn.Module, image_size: int, precision: CpuPrecision) -> nn.Module:
     """A lowered copy, see `ofa.lowering.lower`."""
     lowered = copy_sharing_tensors(generator)
+    fuse_self_attention(lowered)
     for module in list(lowered.modules()):
         if isinstance(module, DecoderLayer):
             _lower_step_linears(module, precision)

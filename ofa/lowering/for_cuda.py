@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ofa.lowering.fused_attention import fuse_self_attention
 from ofa.model.attention import Attention
 from ofa.model.decoder import DecoderLayer
 from ofa.model.encoder import EncoderLayer
@@ -75,6 +76,7 @@ class NarrowResNet(nn.Module):
 def lower_for_cuda(generator: nn.Module, dtype: torch.dtype) -> nn.Module:
     """A lowered copy, see `ofa.lowering.lower`; it runs on any device that knows the dtype."""
     lowered = copy_sharing_tensors(generator)
+    fuse_self_attention(lowered)
     for module in list(lowered.modules()):
         if isinstance(module, Attention):
             module.product = NarrowProduct(module.scale)

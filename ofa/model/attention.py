@@ -54,6 +54,11 @@ class Attention(nn.Module):
         """Keys and values of `x` [B, S, D], each [B, H, S, D / H]."""
         return self.split_heads(self.k_proj(x)), self.split_heads(self.v_proj(x))
 
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of `x` [B, T, D], each [B, H, T, D / H]."""
+        keys, values = self.project_keys_values(x)
+        return self.split_heads(self.q_proj(x)), keys, values
+
     def merge_heads(self, heads: Tensor) -> Tensor:
         """What the heads have found, [B, H, T, D / H], as one output [B, T, D]."""
         heads = heads * self.c_attn.view(1, self.num_heads, 1, 1)
@@ -77,5 +82,5 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """Self-attention of `x` [B, T, D] with `bias` broadcastable to [B, H, T, T]."""
-        keys, values = self.project_keys_values(x)
-        return self.attend(x, keys, values, bias)
+        queries, keys, values = self.project(x)
+        return self.merge_heads(self.product(queries, keys, values, bias))

@@ -46,14 +46,14 @@ class DecoderLayer(nn.Module):
         self.fc2 = nn.Linear(ffn, width)
 
     def self_attend(
-        self, x: Tensor, normed: Tensor, keys: Tensor, values: Tensor, bias: Tensor
+        self, x: Tensor, queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor
     ) -> Tensor:
         """Self-attention block for `x` [B, T, D].
 
-        `normed` is `self_attn_layer_norm(x)`: the caller has it already, for the keys and values.
+        `queries` are of `self_attn_layer_norm(x)`; keys and values may be of earlier positions too.
         """
-        attended = self.self_attn.attend(normed, keys, values, bias)
-        return x + self.self_attn_mid_layer_norm(attended)
+        heads = self.self_attn.product(queries, keys, values, bias)
+        return x + self.self_attn_mid_layer_norm(self.self_attn.merge_heads(heads))
 
     def cross_attend(self, x: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
         """Cross-attention block for `x` [B, T, D]."""
@@ -202,9 +202,8 @@ class Decoder(nn.Module):
             cross_bias = cross_bias.masked_fill(padding_mask[:, None, None, :], float("-inf"))
         cross = self.cross_keys_values(encoder_hidden)
         for index, layer in enumerate(self.layers):
-            normed = layer.self_attn_layer_norm(x)
-            keys, values = layer.self_attn.project_keys_values(normed)
-            x = layer.self_attend(x, normed, keys, values, self_bias[index % self_bias.size(0)])
+            queries, keys, values = layer.self_attn.project(layer.self_attn_layer_norm(x))
+            x = layer.self_attend(x, queries, keys, values, self_bias[index % self_bias.size(0)])
             x = layer.cross_attend(x, cross[index][0], cross[index][1], cross_bias)
             x = layer.feed_forward(x)
         return self.logits(x)
@@ -253,12 +252,12 @@ class Decoder(nn.Module):
         rows = [batch_size * num_beams, 1, x.size(2)]
         for index, layer in enumerate(self.layers):
             normed = layer.self_attn_layer_norm(x).view(rows)
-            keys, values = layer.self_attn.project_keys_values(normed)
+            queries, keys, values = layer.self_attn.project(normed)
             cache.self_keys[index][:, :, position : position + 1] = keys
             cache.self_values[index][:, :, position : position + 1] = values
             x = layer.self_attend(
                 x.view(rows),
-                normed,
+                queries,
                 cache.self_keys[index][:, :, : position + 1],
                 cache.self_values[index][:, :, : position + 1],
                 self_bias[index % self_bias.size(0)],

@@ -162,9 +162,9 @@ def test_cached_steps_equal_one_full_pass(model: OFAModel) -> None:
             for key in range(length):
                 relative[:, query, key] = table[plain_bucket(query, key, grid, size)]
         normed = layer.self_attn_layer_norm(x)
-        keys, values = layer.self_attn.project_keys_values(normed)
+        queries, keys, values = layer.self_attn.project(normed)
         self_bias = (absolute + relative).masked_fill(future, -torch.inf)
-        x = layer.self_attend(x, normed, keys, values, self_bias)
+        x = layer.self_attend(x, queries, keys, values, self_bias)
         keys, values = layer.cross_attn.project_keys_values(hidden)
         x = layer.feed_forward(layer.cross_attend(x, keys, values, cross_bias[None]))
     expected = decoder.logits(x)[0]

@@ -3,7 +3,8 @@
     .venv/bin/python -m benchmarks.serving                         the repository of `make demo`
     .venv/bin/python -m benchmarks.serving --name vqa              another of its ensembles
     .venv/bin/python -m benchmarks.serving --checkpoint DIR        an export of its own
-    .venv/bin/python -m benchmarks.serving --size large            made-up weights of that size
+    .venv/bin/python -m benchmarks.serving --size tiny             made-up weights of that size
+    .venv/bin/python -m benchmarks.serving --size large --seconds 50 --clients 1 16
     .venv/bin/python -m benchmarks.serving --sweep --minutes 10    which settings suit this machine?
 
 Runs the served files in this process, decoding and resizing, and the generator with batches of one

@@ -44,7 +44,7 @@ _MB = 1e6
 
 
 @dataclass(frozen=True)
-class _Phase:
+class Phase:
     """A load, and the part of it in which it ran evenly.
 
     Attributes:
@@ -120,7 +120,7 @@ def run(repository: Path, quick: bool) -> list[Figure]:
             f"{decoded:,} decoded of {len(flood.outcomes):,} sent",
         ),
         *_memory_figures([each for each in sampler.samples if flood.start < each.at < flood.end]),
-        _recovery_figure(alone, flood, later),
+        recovery_figure(alone, flood, later),
     ]
 
 
@@ -130,7 +130,7 @@ def _load(
     seconds: float,
     num_clients: int | None = None,
     rate: float | None = None,
-) -> _Phase:
+) -> Phase:
     """Loads a server from the last core, and waits for the answers under way at the end."""
     prefix = ["taskset", "--cpu-list", str(max(os.sched_getaffinity(0)))]
     with Load([server.address], "long_captions", rate, num_clients, prefix=prefix) as load:
@@ -138,10 +138,10 @@ def _load(
         start = time.monotonic()
         time.sleep(seconds)
         end, cores = time.monotonic(), load.cores
-        return _Phase(load.finish(), start, end, cores)
+        return Phase(load.finish(), start, end, cores)
 
 
-def _load_figures(flood: _Phase, capacity: float) -> list[Figure]:
+def _load_figures(flood: Phase, capacity: float) -> list[Figure]:
     sent_per_second = len(flood.due) / (flood.end - flood.start)
     lateness = [1000 * (each.sent - each.due) for each in flood.due]
     late = sum(ms > _LATE_MS for ms in lateness) / len(lateness)
@@ -152,7 +152,7 @@ def _load_figures(flood: _Phase, capacity: float) -> list[Figure]:
     ]
 
 
-def _answer_figures(flood: _Phase, full: _Phase, capacity: float) -> list[Figure]:
+def _answer_figures(flood: Phase, full: Phase, capacity: float) -> list[Figure]:
     figures = [at_least("answers a second", 100 * flood.per_second / capacity, 95, "% of it")]
     for percent in (50, 99):
         at_10, at_3 = (percentile_ms(each.answered, percent) for each in (flood, full))
@@ -168,7 +168,7 @@ def _answer_figures(flood: _Phase, full: _Phase, capacity: float) -> list[Figure
     return figures
 
 
-def _refusal_figures(flood: _Phase) -> list[Figure]:
+def _refusal_figures(flood: Phase) -> list[Figure]:
     said = Counter(f"{each.code}: {each.details}" for each in flood.refused)
     return [
         at_most("a refusal takes, p50", percentile_ms(flood.refused, 50), 50, "ms"),
@@ -202,7 +202,7 @@ def _memory_figures(samples: Sequence[Sample]) -> list[Figure]:
     ]
 
 
-def _recovery_figure(alone: _Phase, flood: _Phase, later: _Phase) -> Figure:
+def recovery_figure(alone: Phase, flood: Phase, later: Phase) -> Figure:
     """From the last arrival to the first lone request that takes its usual time."""
     limit_ms = _USUAL * percentile_ms(alone.answered, 50)
     answers = [each for each in later.outcomes if each.is_ok]

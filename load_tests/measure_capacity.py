@@ -144,19 +144,18 @@ def measure_replicas() -> Result:
 def compare_with_perf_analyzer() -> Result:
     """The same server and the same number of clients, by turns."""
     name = "bundled"
-    ours, theirs = [], []
+    sides = {"ours": run_ours, "perf_analyzer": perf_analyzer}
+    turns: dict[str, list[Mapping[str, float]]] = {side: [] for side in sides}
     # Fetches it, if it is not there yet.
     subprocess.run([PERF_ANALYZER, "--version"], check=True, stdout=subprocess.DEVNULL)
     with linked(exported(BUNDLED, name), name) as repository, serving(repository) as server:
         for turn in range(_NUM_TURNS):
-            sides = [lambda: ours.append(run_ours(name, server))]
-            sides.append(lambda: theirs.append(perf_analyzer(name, server)))
             # Each goes first as often as second: a machine can slow down.
             for side in sides if turn % 2 == 0 else reversed(sides):
-                side()
+                turns[side].append(sides[side](name, server))
     means = {
-        side: {key: mean(turn[key] for turn in turns) for key in turns[0]}
-        for side, turns in (("ours", ours), ("perf_analyzer", theirs))
+        side: {key: mean(turn[key] for turn in own) for key in own[0]}
+        for side, own in turns.items()
     }
     return {"num_clients": _NUM_CLIENTS, "num_turns": _NUM_TURNS, **means}
 

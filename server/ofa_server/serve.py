@@ -28,12 +28,13 @@ from ofa_server.readiness import read_warmup, wait_until_ready
 from ofa_server.s3_repository import SCHEME, local_repository
 from ofa_server.serve_settings import ServeSettings, add_arguments, settings_from
 from ofa_server.shared_memory import needed_shared_memory, own_regions
-from ofa_server.stop_signals import StopRequested, ignore_signals, raise_on_next_signal
+from ofa_server.stop_signals import StopRequested, raise_on_next_signal
 from ofa_server.threads import thread_variables
 from ofa_server.torch_runtime import check_torch
 from ofa_server.triton_command import triton_command
 from ofa_server.triton_process import BROKEN_EXIT_TIMEOUT_S, EXIT_TIMEOUT_S, Death, TritonProcess
 
+# `ofa_server.cli` asks each verb's module for both, so this one passes its options' on.
 __all__ = ["add_arguments", "run", "serve"]
 
 
@@ -112,20 +113,17 @@ def _serve(settings: ServeSettings, ports: Mapping[str, int], health: Health) ->
             addresses = ", ".join(f"{key} {hosts[key]}:{port}" for key, port in ports.items())
             print(f"ready: {', '.join(ensembles)} on {addresses}", flush=True)
             death = _watch(triton, stubs, health, settings.drain_seconds)
-            ignore_signals()
+            health.state = State.DEAD
+            triton.stop(BROKEN_EXIT_TIMEOUT_S)
         except StopRequested:
-            ignore_signals()
             health.state = State.STOPPING
             print(f"stopping: requests under way have {EXIT_TIMEOUT_S} s to end", flush=True)
             triton.stop()
             raise
         except BaseException:
-            ignore_signals()
             health.state = State.DEAD
             triton.stop()
             raise
-        health.state = State.DEAD
-        triton.stop(BROKEN_EXIT_TIMEOUT_S)
     if death.instance is None:
         raise ServerError(f"Triton has died (status {triton.exit_status}); see its log")
     raise ServerError(
@@ -172,5 +170,5 @@ def _ports(settings: ServeSettings) -> dict[str, int]:
 
 def reachable(host: str) -> str:
     """Where this machine finds a server that listens on `host`."""
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-    return f"[{reachable}]" if ":" in reachable else reachable
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"[{address}]" if ":" in address else address

@@ -24,6 +24,7 @@ from tests.server.processes import (
     descendants,
     is_alive,
     serving,
+    stop,
     stub_pid,
     wait_until,
 )
@@ -84,6 +85,24 @@ def test_a_signal_ends_a_start_too(echo_repository: Path, tmp_path: Path) -> Non
         assert not server.is_ready
     finally:
         server.stop()
+
+
+def test_a_process_whose_name_is_no_text_is_no_obstacle(
+    echo_repository: Path, tmp_path: Path
+) -> None:
+    """The kernel cuts names after 15 bytes, here in the midst of a character."""
+    program = tmp_path / "aaaaaaaaaaaaa汉"
+    program.symlink_to(shutil.which("sleep") or "")
+    other = subprocess.Popen([program, str(START_DEADLINE_S)])
+    try:
+        stat = Path(f"/proc/{other.pid}/stat")
+        wait_until(lambda: b"aaaaaaaaaaaaa" in stat.read_bytes(), "its name", STOP_DEADLINE_S)
+        with pytest.raises(UnicodeDecodeError):
+            stat.read_text("utf-8")
+        with serving(echo_repository, tmp_path / "server.log") as server:
+            assert server.is_ready
+    finally:
+        stop(other)
 
 
 @pytest.mark.parametrize("instance", ["echo_member_0_0", "echo_member_0_1"])

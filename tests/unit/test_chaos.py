@@ -22,6 +22,7 @@ from chaos import report
 from chaos.figures import Figure, at_least, at_most, growth, none, reported
 from chaos.load import Outcome, between, failed, percentile_ms
 from chaos.mixes import MIXES
+from chaos.overload import Phase, recovery_figure
 from chaos.processes import Usage, is_alive, shared_bytes, tree, usage
 from chaos.servers import ChaosError
 
@@ -86,6 +87,19 @@ def test_percentiles_are_those_of_the_callers() -> None:
 def test_a_part_of_the_time_has_what_was_due_in_it() -> None:
     outcomes = [outcome(due) for due in (0.0, 1.0, 2.0, 3.0)]
     assert [each.due for each in between(outcomes, 1.0, 3.0)] == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(("seconds", "recovered"), [(0.1, True), (0.9, False)])
+def test_a_server_whose_answers_stay_late_has_not_recovered(
+    seconds: float, recovered: bool
+) -> None:
+    alone = Phase([outcome(float(at), 0.1) for at in range(5)], 0.0, 5.0, 0.1)
+    flood = Phase([], 5.0, 20.0, 1.0)
+    later = Phase([outcome(20.0 + at, seconds) for at in range(10)], 20.0, 30.0, 0.1)
+    figure = recovery_figure(alone, flood, later)
+    assert figure.within is recovered
+    if recovered:
+        assert figure.value == pytest.approx(seconds)
 
 
 def test_a_refusal_that_was_called_for_is_no_failure() -> None:

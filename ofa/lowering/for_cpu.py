@@ -12,6 +12,7 @@ from ofa.generation.beam_decoder import BeamDecoder
 from ofa.lowering.attention_by_head import AttentionByHead
 from ofa.lowering.attention_by_query import AttentionByQuery
 from ofa.lowering.attention_of_beams import AttentionOfBeams
+from ofa.lowering.folded_resnet import FoldedResNet
 from ofa.lowering.fused_attention import fuse_self_attention
 from ofa.lowering.half_linear import HalfLinear
 from ofa.lowering.int8_linear import Int8Linear
@@ -30,11 +31,13 @@ class CpuPrecision(NamedTuple):
 
     Attributes:
         dtype: of a ResNet stem, the layers' products and attention.
+        make_stem: from a stem, the side of its pictures and the dtype, what stands in for it.
         make_step_linear: from weight and bias, a layer of the decoder that every step reads.
         make_vocabulary_linear: likewise, the projection onto the vocabulary.
     """
 
     dtype: torch.dtype
+    make_stem: Callable[[ResNet, int, torch.dtype], nn.Module]
     make_step_linear: Callable[[Tensor, Tensor | None], nn.Module]
     make_vocabulary_linear: Callable[[Tensor, Tensor | None], nn.Module]
 
@@ -44,11 +47,13 @@ def _packed(dtype: torch.dtype) -> Callable[[Tensor, Tensor | None], nn.Module]:
 
 
 CPU_PRECISIONS = {
-    "float32": CpuPrecision(torch.float32, _packed(torch.float32), _packed(torch.float32)),
-    "bfloat16": CpuPrecision(torch.bfloat16, _packed(torch.bfloat16), HalfLinear),
+    "float32": CpuPrecision(
+        torch.float32, PackedResNet, _packed(torch.float32), _packed(torch.float32)
+    ),
+    "bfloat16": CpuPrecision(torch.bfloat16, FoldedResNet, _packed(torch.bfloat16), HalfLinear),
     # No processor that was tried multiplies float16 faster than float32: it halves what is read.
-    "float16": CpuPrecision(torch.float32, HalfLinear, HalfLinear),
-    "int8": CpuPrecision(torch.bfloat16, Int8Linear, HalfLinear),
+    "float16": CpuPrecision(torch.float32, PackedResNet, HalfLinear, HalfLinear),
+    "int8": CpuPrecision(torch.bfloat16, FoldedResNet, Int8Linear, HalfLinear),
 }
 
 #: Layers of a decoder layer that read the source once, not at every step.
@@ -74,7 +79,7 @@ def lower_for_cpu(generator: nn.Module, image_size: int, precision: CpuPrecision
                 own = precision.dtype if is_layer or name == "image_proj" else torch.float32
                 setattr(module, name, PackedLinear(child.weight, child.bias, own))
             elif isinstance(child, ResNet):
-                setattr(module, name, PackedResNet(child, image_size, precision.dtype))
+                setattr(module, name, precision.make_stem(child, image_size, precision.dtype))
     return lowered
 
 

@@ -32,21 +32,25 @@ class PackedConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[1, in, h, w] to [1, out, h / stride, w / stride]."""
-        if self.weight.numel() > 0:
-            self.packed = torch.ops.mkldnn._reorder_convolution_weight(
-                self.weight, self.padding, self.stride, [1, 1], 1, self.input_size
-            )
-            self.weight = torch.empty(0)
+        self.pack()
         y: Tensor = torch.ops.mkldnn._convolution_pointwise(
             x, self.packed, None, self.padding, self.stride, [1, 1], 1, "none", [], ""
         )
         return y
 
+    def pack(self) -> None:
+        """Lays the weight out, in the first call only."""
+        if self.weight.numel() > 0:
+            self.packed = torch.ops.mkldnn._reorder_convolution_weight(
+                self.weight, self.padding, self.stride, [1, 1], 1, self.input_size
+            )
+            self.weight = torch.empty(0)
+
 
 class PackedResNet(nn.Module):
     """`ResNet`, one picture at a time: so no picture's features depend on its batch.
 
-    Norms are not folded into the weights: that would take a fifth off the stem's time, but round
+    Norms are not folded into the weights, as `FoldedResNet` has them: in float32 that would round
     otherwise than the reference, which a deep stem makes visible in the scores.
     """
 

@@ -13,6 +13,7 @@ from ofa.lowering import PRECISIONS, lower
 from ofa.lowering.attention_by_head import AttentionByHead
 from ofa.lowering.attention_by_query import AttentionByQuery
 from ofa.lowering.attention_of_beams import AttentionOfBeams
+from ofa.lowering.folded_resnet import FoldedResNet
 from ofa.lowering.half_linear import HalfLinear
 from ofa.lowering.int8_linear import Int8Linear
 from ofa.lowering.packed_conv import PackedResNet
@@ -201,13 +202,16 @@ def randomise(stem: ResNet) -> None:
 
 
 @pytest.mark.parametrize("size", [64, 96, 50])
+@pytest.mark.parametrize("kind", [PackedResNet, FoldedResNet])
 @torch.inference_mode()
-def test_a_packed_stem_is_its_resnet(size: int, tmp_path: Path) -> None:
+def test_a_packed_stem_is_its_resnet(
+    kind: type[PackedResNet | FoldedResNet], size: int, tmp_path: Path
+) -> None:
     """Pictures of the size that it is laid out for, 64, and of others."""
     torch.manual_seed(0)
     stem = ResNet((2, 3, 2)).eval()
     randomise(stem)
-    packed = PackedResNet(stem, 64, torch.float32)
+    packed = kind(stem, 64, torch.float32)
     pictures = torch.randn(3, 3, size, size)
     before = pictures.clone()
     expected = stem(pictures)
@@ -218,6 +222,21 @@ def test_a_packed_stem_is_its_resnet(size: int, tmp_path: Path) -> None:
         for index in range(3):
             assert torch.equal(module(pictures[index : index + 1])[0], actual[index])
     assert torch.equal(pictures, before)
+
+
+@torch.inference_mode()
+def test_a_folded_stem_loses_no_digits_in_16_bits() -> None:
+    torch.manual_seed(0)
+    stem = ResNet((3, 4, 23)).eval()
+    randomise(stem)
+    pictures = torch.randn(3, 3, 96, 96)
+    exact = stem(pictures)
+    packed, folded = (
+        (kind(stem, 96, torch.bfloat16)(pictures).float() - exact).square().mean().sqrt()
+        for kind in (PackedResNet, FoldedResNet)
+    )
+    assert folded <= packed
+    assert folded < 0.05 * exact.square().mean().sqrt()
 
 
 def lowered_and_reloaded(

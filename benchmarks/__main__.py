@@ -1,15 +1,12 @@
 """Everything that README.md and docs/precision.md say of speed, in one command.
 
-    make bench                                  all parts: about 35 minutes on two cores
+    make bench                                  all parts: about 50 minutes on two cores
     .venv/bin/python -m benchmarks serving      one part; the others' figures stay
     .venv/bin/python -m benchmarks gpu          the generator on a CUDA device
     .venv/bin/python -m benchmarks --quick      does it run? Two minutes; nothing is published
 
 Every part writes its tables and numbers to `build/benchmarks/`. The numbers are then added to
 `benchmarks/measured.json`, and the sections of both pages are written from it (`report.py`).
-
-The reference takes half a minute for a picture of size large, so the sizes base and large caption
-one picture in one turn; ours captions it three times in that turn, and medians are given.
 """
 
 from __future__ import annotations
@@ -27,7 +24,6 @@ from ofa.lowering import PRECISIONS
 
 _BATCHED, _BATCHES = "bfloat16", ("--batch", "1", "8")
 _UNBATCHED = [precision for precision in PRECISIONS["cpu"] if precision != _BATCHED]
-_ONE_TURN = ("--pictures", "1")
 _LARGE = str(OUTPUT / "checkpoints" / "large")
 
 # Unseen pictures, if `python -m training.evaluate --save build/own_set` has drawn them.
@@ -38,10 +34,10 @@ _OWN_SET = ROOT / "build" / "own_set" / "caption"
 PARTS = {
     "generator": [
         ["generator", "--size", "tiny", "--precision", *PRECISIONS["cpu"]],
-        ["generator", "--size", "base", "--precision", *PRECISIONS["cpu"], *_ONE_TURN],
-        ["generator", "--size", "large", "--precision", *_UNBATCHED, *_ONE_TURN],
+        ["generator", "--size", "base", "--precision", *PRECISIONS["cpu"]],
+        ["generator", "--size", "large", "--precision", *_UNBATCHED],
         # What the run before has built.
-        ["generator", "--checkpoint", _LARGE, "--precision", _BATCHED, *_ONE_TURN, *_BATCHES],
+        ["generator", "--checkpoint", _LARGE, "--precision", _BATCHED, *_BATCHES],
     ],
     "labels": [["labels", "--pictures", "1"]],
     "precision": [

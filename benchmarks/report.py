@@ -217,7 +217,8 @@ def _serving(results: Sequence[Result]) -> Iterator[str]:
         "bundled checkpoint "
         "(96 px), and made-up weights of published sizes (480 px). The best is what the cores do "
         "without a server, decoding and resizing counted "
-        f"({'; '.join(map(_best, results))}; `python -m benchmarks.serving`):"
+        f"({'; '.join(map(_best, results))}; medians of turns, shares too; "
+        "`python -m benchmarks.serving`):"
     )
     header = ("served", "clients", "pictures/s", "share of the best", "p50, ms", "p90, ms")
     rows = [
@@ -240,12 +241,12 @@ def _precisions(results: Sequence[Result]) -> str:
 
 def _best(result: Result) -> str:
     overhead = result["overhead_ms"]
-    # The same work is a few milliseconds faster at one time than at another.
+    best = f"{_served(result)}: {_digits(result['best_per_second'])} pictures/s"
+    if overhead is None:
+        return best
+    # A machine that was faster when the server had its turn makes it negative.
     waits = f"{overhead:.1f} ms longer than" if overhead >= 0 else "no longer than"
-    return (
-        f"{_served(result)}: {_digits(result['best_per_second'])} pictures/s, and a single client "
-        f"waits {waits} its picture takes there"
-    )
+    return f"{best}, and a single client waits {waits} its picture takes there"
 
 
 def _served(result: Result) -> str:

@@ -34,6 +34,9 @@ class FoldedConv(PackedConv):
             size: as of `PackedConv`.
             dtype: likewise.
             activation: after the norm, "relu" or "none".
+
+        Raises:
+            ValueError: `norm` has no statistics.
         """
         super().__init__(conv, size, dtype)
         mean, variance = norm.running_mean, norm.running_var
@@ -54,7 +57,12 @@ class FoldedConv(PackedConv):
         return y
 
     def add_to(self, total: Tensor, x: Tensor) -> Tensor:
-        """relu(total + forward(x) without its activation), written into `total`."""
+        """relu(total + norm(conv(x))), written into `total` and returned.
+
+        Args:
+            total: [1, out, h / stride, w / stride], channels last; the caller's to give away.
+            x: [1, in, h, w], of the same dtype.
+        """
         self.pack()
         y: Tensor = torch.ops.mkldnn._convolution_pointwise_(
             total, x, self.packed, self.bias, self.padding, self.stride, [1, 1], 1,
@@ -72,7 +80,7 @@ class FoldedBottleneck(nn.Module):
         next_size = -(-size // block.conv2.stride[0])
         self.conv1 = FoldedConv(block.conv1, block.bn1, size, dtype)
         self.conv2 = FoldedConv(block.conv2, block.bn2, size, dtype)
-        self.conv3 = FoldedConv(block.conv3, block.bn3, next_size, dtype, "none")
+        self.conv3 = FoldedConv(block.conv3, block.bn3, next_size, dtype)
         self.downsample: nn.Module = nn.Identity()
         if isinstance(block.downsample, nn.Sequential):
             conv, norm = block.downsample
@@ -83,6 +91,7 @@ class FoldedBottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """As `Bottleneck`."""
         y = self.conv2(self.conv1(x))
+        # Without a downsample that is `x`, which nobody reads any more.
         summed: Tensor = self.conv3.add_to(self.downsample(x), y)
         return summed
 
@@ -90,9 +99,8 @@ class FoldedBottleneck(nn.Module):
 class FoldedResNet(nn.Module):
     """`ResNet`, one picture at a time: so no picture's features depend on its batch.
 
-    In 16 bits nothing is lost by folding: what comes out of a convolution is rounded once, after
-    the norm and the sum, instead of three times. A fifth to a third of the time is saved, in which
-    norms, sums and ReLUs would read and write all features again.
+    Norms, sums and ReLUs would read and write all features again, and in 16 bits round them each
+    time. Here they are rounded once; that oneDNN wants the bias in 16 bits, too, weighs less.
     """
 
     def __init__(self, resnet: ResNet, image_size: int, dtype: torch.dtype) -> None:

@@ -29,6 +29,7 @@ class FusedAttention(Attention):
         self.c_attn = attention.c_attn
         parts = (attention.q_proj, attention.k_proj, attention.v_proj)
         width = attention.q_proj.in_features
+        # "meta": it gets its weights in the next lines.
         self.qkv_proj = nn.Linear(width, 3 * width, device="meta")
         self.qkv_proj.weight = _joined(*(part.weight for part in parts))
         self.qkv_proj.bias = _joined(*(part.bias for part in parts))
@@ -38,6 +39,11 @@ class FusedAttention(Attention):
         shape = [x.size(0), x.size(1), 3, self.num_heads, self.head_dim]
         queries, keys, values = self.qkv_proj(x).view(shape).permute(2, 0, 3, 1, 4).unbind(0)
         return queries, keys, values
+
+    def project_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Attention.project_keys_values`; positions attend to one another with `project`."""
+        _, keys, values = self.project(x)
+        return keys, values
 
 
 def fuse_self_attention(generator: nn.Module) -> None:

@@ -50,7 +50,12 @@ class DecoderLayer(nn.Module):
     ) -> Tensor:
         """Self-attention block for `x` [B, T, D].
 
-        `queries` are of `self_attn_layer_norm(x)`; keys and values may be of earlier positions too.
+        Args:
+            x: what the block is added to.
+            queries: [B, H, T, D / H], of `self_attn_layer_norm(x)`.
+            keys: [B, H, S, D / H], of the same and of what came before.
+            values: like `keys`.
+            bias: broadcastable to [B, H, T, S].
         """
         heads = self.self_attn.product(queries, keys, values, bias)
         return x + self.self_attn_mid_layer_norm(self.self_attn.merge_heads(heads))

@@ -98,6 +98,6 @@ def _was_reaped(pid: int) -> bool:
 def _state(pid: int) -> str | None:
     """The kernel's letter for what a process does, None if there is none of that id."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
         return None

@@ -28,7 +28,7 @@ from ofa_server.readiness import read_warmup, wait_until_ready
 from ofa_server.s3_repository import SCHEME, local_repository
 from ofa_server.serve_settings import ServeSettings, add_arguments, settings_from
 from ofa_server.shared_memory import needed_shared_memory, own_regions
-from ofa_server.stop_signals import StopRequested, raise_on_next_signal
+from ofa_server.stop_signals import StopRequested, ignore_signals, raise_on_next_signal
 from ofa_server.threads import thread_variables
 from ofa_server.torch_runtime import check_torch
 from ofa_server.triton_command import triton_command
@@ -107,14 +107,16 @@ def _serve(settings: ServeSettings, ports: Mapping[str, int], health: Health) ->
         grpc_address = f"{reachable(settings.grpc_host)}:{settings.grpc_port}"
         triton = triton_process(settings.model_control)(command, environment, regions.lock_fd)
         try:
-            stubs = wait_until_ready(triton, grpc_address, warmups, settings.start_deadline_s)
-            health.state = State.READY
-            hosts = dict.fromkeys(ports, settings.host) | {"gRPC": settings.grpc_host}
-            addresses = ", ".join(f"{key} {hosts[key]}:{port}" for key, port in ports.items())
-            print(f"ready: {', '.join(ensembles)} on {addresses}", flush=True)
-            death = _watch(triton, stubs, health, settings.drain_seconds)
-            health.state = State.DEAD
-            triton.stop(BROKEN_EXIT_TIMEOUT_S)
+            try:
+                stubs = wait_until_ready(triton, grpc_address, warmups, settings.start_deadline_s)
+                health.state = State.READY
+                hosts = dict.fromkeys(ports, settings.host) | {"gRPC": settings.grpc_host}
+                addresses = ", ".join(f"{key} {hosts[key]}:{port}" for key, port in ports.items())
+                print(f"ready: {', '.join(ensembles)} on {addresses}", flush=True)
+                death = _watch(triton, stubs, health, settings.drain_seconds)
+            finally:
+                # However it ends, nothing shall keep Triton from being stopped in order.
+                ignore_signals()
         except StopRequested:
             health.state = State.STOPPING
             print(f"stopping: requests under way have {EXIT_TIMEOUT_S} s to end", flush=True)
@@ -124,6 +126,8 @@ def _serve(settings: ServeSettings, ports: Mapping[str, int], health: Health) ->
             health.state = State.DEAD
             triton.stop()
             raise
+        health.state = State.DEAD
+        triton.stop(BROKEN_EXIT_TIMEOUT_S)
     if death.instance is None:
         raise ServerError(f"Triton has died (status {triton.exit_status}); see its log")
     raise ServerError(

@@ -12,8 +12,6 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from ofa_server.stop_signals import ignore_signals
-
 _DIE_WITH_PARENT = Path(__file__).with_name("die_with_parent.py")
 #: Seconds for running requests to end and for models to unload; Triton's own default.
 EXIT_TIMEOUT_S = 30
@@ -114,11 +112,7 @@ class TritonProcess:
             return deaths[gone[0][0]] if gone else None
 
     def stop(self, timeout_s: float = EXIT_TIMEOUT_S + _KILL_MARGIN_S) -> None:
-        """Lets running requests end; after `timeout_s` kills the server and all of its stubs.
-
-        From now on SIGTERM and SIGINT are ignored: nothing may leave Triton behind half stopped.
-        """
-        ignore_signals()
+        """Lets running requests end; after `timeout_s` kills the server and all of its stubs."""
         self._process.terminate()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout_s)

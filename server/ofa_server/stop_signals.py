@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
@@ -23,6 +26,27 @@ def ignore_signals() -> None:
     """Lets nothing interrupt what comes next."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def readable_on_signal() -> Iterator[int]:
+    """A descriptor that turns readable when a signal arrives, for who waits in `poll`.
+
+    Python's handler runs once `poll` is over, and a signal ends a `poll` only while it waits, and
+    in the main thread. One that comes a moment earlier, or to another thread, would be kept back
+    until something else ends the wait.
+
+    Raises:
+        ValueError: this is not the main thread.
+    """
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        writer.settimeout(0)
+        before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        try:
+            yield reader.fileno()
+        finally:
+            signal.set_wakeup_fd(before)
 
 
 def _request_stop(_number: int, _frame: FrameType | None) -> NoReturn:

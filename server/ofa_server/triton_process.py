@@ -12,6 +12,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from ofa_server.stop_signals import readable_on_signal
+
 _DIE_WITH_PARENT = Path(__file__).with_name("die_with_parent.py")
 #: Seconds for running requests to end and for models to unload; Triton's own default.
 EXIT_TIMEOUT_S = 30
@@ -89,17 +91,18 @@ class TritonProcess:
         """Waits until Triton or one of its stubs is gone.
 
         The kernel tells. Nothing is asked of the server, so a full queue or a slow request cannot
-        be taken for a death.
+        be taken for a death. A signal's handler runs at once, and may raise.
 
         Args:
             stubs: model instances by process ids.
             timeout_s: seconds to wait, None for ever.
 
         Returns:
-            Which one is gone, None if all live when the time is over.
+            Which one is gone, None if all live when the time is over or a signal has come.
         """
         poll, deaths = select.poll(), dict[int, Death]()
         with ExitStack() as stack:
+            poll.register(stack.enter_context(readable_on_signal()), select.POLLIN)
             for death in (Death(self._process.pid, None), *map(Death._make, stubs.items())):
                 try:
                     fd = os.pidfd_open(death.pid)
@@ -108,8 +111,8 @@ class TritonProcess:
                 stack.callback(os.close, fd)
                 poll.register(fd, select.POLLIN)
                 deaths[fd] = death
-            gone = poll.poll(None if timeout_s is None else 1000 * timeout_s)
-            return deaths[gone[0][0]] if gone else None
+            readable = poll.poll(None if timeout_s is None else 1000 * timeout_s)
+            return next((deaths[fd] for fd, _ in readable if fd in deaths), None)
 
     def stop(self, timeout_s: float = EXIT_TIMEOUT_S + _KILL_MARGIN_S) -> None:
         """Lets running requests end; after `timeout_s` kills the server and all of its stubs."""

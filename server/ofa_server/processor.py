@@ -22,11 +22,11 @@ def default_precision(device: str) -> str:
 
 
 def multiplies_int8() -> bool:
-    """Whether the processor sums up products of 8-bit integers in 32 bits.
+    """Whether FBGEMM sums up products of 8-bit integers in 32 bits, which it does with AVX512-VNNI.
 
-    Older ones do in 16, where sums of two products can be cut off: wrong without a sign of it.
+    Else it does in 16, where sums of two products can be cut off: wrong without a sign of it.
     """
-    return not _cpu_flags().isdisjoint({"avx512_vnni", "avx_vnni", "amx_int8"})
+    return "avx512_vnni" in _cpu_flags()
 
 
 def _cpu_flags() -> set[str]:

@@ -15,6 +15,7 @@ so do those of the allocator.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ import torch
 import triton_python_backend_utils as pb_utils
 from allocator import keep_blocks_apart, pool_blocks
 from pytorch_config import TORCH_DTYPES, ConfigError, Output, PytorchConfig, read_config
+
+# Who reads the log can do nothing about how an exported network hands its 8-bit weights to FBGEMM.
+warnings.filterwarnings("ignore", message="torch.quantize_per_tensor")
 
 # How the C++ backend names what it finds in a tuple in place of a tensor.
 _TORCHSCRIPT_NAMES = {int: "Int", type(None): "None", tuple: "Tuple", dict: "GenericDict"}

@@ -121,8 +121,7 @@ def run(arguments: argparse.Namespace) -> None:
     """
     # Half-written folders are removed on the way out, which the default action would skip.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    # PyTorch 2.13 says that the way 8-bit weights get into FBGEMM will go one day; its version is
-    # pinned, the manifest names the operators, and who exports can do nothing about it.
+    # Who exports can do nothing about how 8-bit weights get into FBGEMM; docs/precision.md has it.
     warnings.filterwarnings("ignore", message="torch.quantize_per_tensor")
     if arguments.precision is None:
         arguments.precision = default_precision(arguments.device)

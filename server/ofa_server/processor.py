@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from pathlib import Path
+
+from ofa_server.errors import ServerError
+from ofa_server.versions import MANIFEST
 
 _CPU_INFO = Path("/proc/cpuinfo")
 
@@ -27,6 +32,31 @@ def multiplies_int8() -> bool:
     Else it does in 16, where sums of two products can be cut off: wrong without a sign of it.
     """
     return "avx512_vnni" in _cpu_flags()
+
+
+def check_processor(repository: Path, ensembles: Iterable[str]) -> None:
+    """Looks whether this machine may run what another has exported.
+
+    Raises:
+        ServerError: a version is in int8, and this processor would answer wrongly.
+    """
+    if multiplies_int8():
+        return
+    for name in ensembles:
+        for manifest in sorted((repository / name).glob(f"*/{MANIFEST}")):
+            if _precision(manifest) == "int8":
+                raise ServerError(
+                    f"version {manifest.parent.name} of {name} is in int8, which needs a processor "
+                    "with AVX512-VNNI; on this one sums of products would be cut off"
+                )
+
+
+def _precision(manifest: Path) -> str | None:
+    """The precision of an export, None where its manifest does not say."""
+    try:
+        return str(json.loads(manifest.read_text("utf-8"))["precision"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _cpu_flags() -> set[str]:

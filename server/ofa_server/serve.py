@@ -24,6 +24,7 @@ from ofa_server.preflight import (
     check_response_cache,
     foreign_adapters,
 )
+from ofa_server.processor import check_processor
 from ofa_server.readiness import read_warmup, wait_until_ready
 from ofa_server.s3_repository import SCHEME, local_repository
 from ofa_server.serve_settings import ServeSettings, add_arguments, settings_from
@@ -81,6 +82,7 @@ def _serve(settings: ServeSettings, ports: Mapping[str, int], health: Health) ->
     check_libraries(installation)
     check_numpy(installation)
     check_model_files(settings.repository, configs)
+    check_processor(settings.repository, ensembles)
     if foreign := foreign_adapters(settings.repository, ensembles):
         print(
             f"warning: {', '.join(foreign)}: not as this release exports it; if Triton does not "

@@ -42,8 +42,10 @@ def readable_on_signal() -> Iterator[int]:
     reader, writer = socket.socketpair()
     with reader, writer:
         writer.settimeout(0)
-        before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        before = -1
         try:
+            # Within, because a handler that raises may run as soon as this call ends.
+            before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
             yield reader.fileno()
         finally:
             signal.set_wakeup_fd(before)

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from ofa_server import processor
+from ofa_server.errors import ServerError
 
 
 @pytest.mark.parametrize(
@@ -36,3 +37,20 @@ def test_integers_are_multiplied_where_sums_are_wide(
     info.write_text(f"processor : 0\nflags : {flags}\n")
     monkeypatch.setattr(processor, "_CPU_INFO", info)
     assert processor.multiplies_int8() == expected
+
+    texts = ('{"precision": "float16"}', '{"precision": "int8"}', "{")
+    for version, text in enumerate(texts, 1):
+        manifest = tmp_path / "caption" / str(version) / "manifest.json"
+        manifest.parent.mkdir(parents=True)
+        manifest.write_text(text)
+    (tmp_path / "vqa").mkdir()
+    processor.check_processor(tmp_path, ["vqa"])
+    if expected:
+        processor.check_processor(tmp_path, ["vqa", "caption"])
+        return
+    reason = (
+        "^version 2 of caption is in int8, which needs a processor with AVX512-VNNI; on this one "
+        "sums of products would be cut off$"
+    )
+    with pytest.raises(ServerError, match=reason):
+        processor.check_processor(tmp_path, ["vqa", "caption"])

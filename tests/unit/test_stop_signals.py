@@ -6,6 +6,7 @@ import select
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 
@@ -39,8 +40,10 @@ def test_a_death_is_not_waited_for_any_more(monkeypatch: pytest.MonkeyPatch) -> 
 
     def send() -> None:
         waiting.wait(60)
+        # The main thread says so a moment before it waits.
+        time.sleep(0.3)
         signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
-        in_time.append(stopped.wait(30))
+        in_time.append(stopped.wait(10))
 
     class Poll:
         """select.poll, which says when the wait is about to begin."""
@@ -63,7 +66,7 @@ def test_a_death_is_not_waited_for_any_more(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(triton, "_process", child, raising=False)
         raise_on_next_signal()
         with pytest.raises(StopRequested):
-            triton.wait_for_death({}, timeout_s=90)
+            triton.wait_for_death({}, timeout_s=20)
         stopped.set()
     finally:
         sender.join()
@@ -84,6 +87,22 @@ def test_nothing_is_left_of_it() -> None:
         signal.raise_signal(signal.SIGTERM)
         assert select.select([outer], [], [], 0)[0] == [outer]
     assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_nothing_is_left_of_it_when_a_signal_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_wakeup_fd = signal.set_wakeup_fd
+
+    def set_and_send(fd: int, **options: bool) -> int:
+        before = set_wakeup_fd(fd, **options)
+        if options:
+            signal.raise_signal(signal.SIGTERM)
+        return before
+
+    monkeypatch.setattr(signal, "set_wakeup_fd", set_and_send)
+    raise_on_next_signal()
+    with pytest.raises(StopRequested), readable_on_signal():
+        pass
+    assert set_wakeup_fd(-1) == -1
 
 
 def test_only_the_first_signal_is_a_request() -> None:

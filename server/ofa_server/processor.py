@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from ofa_server.errors import ServerError
-from ofa_server.versions import MANIFEST
+from ofa_server.versions import read_manifests
 
 _CPU_INFO = Path("/proc/cpuinfo")
 
@@ -42,21 +41,12 @@ def check_processor(repository: Path, ensembles: Iterable[str]) -> None:
     """
     if multiplies_int8():
         return
-    for name in ensembles:
-        for manifest in sorted((repository / name).glob(f"*/{MANIFEST}")):
-            if _precision(manifest) == "int8":
-                raise ServerError(
-                    f"version {manifest.parent.name} of {name} is in int8, which needs a processor "
-                    "with AVX512-VNNI; on this one sums of products would be cut off"
-                )
-
-
-def _precision(manifest: Path) -> str | None:
-    """The precision of an export, None where its manifest does not say."""
-    try:
-        return str(json.loads(manifest.read_text("utf-8"))["precision"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    for export, manifest in read_manifests(repository, ensembles).items():
+        if manifest.get("precision") == "int8":
+            raise ServerError(
+                f"{export} is in int8, which needs a processor with AVX512-VNNI; on this one sums "
+                "of products would be cut off"
+            )
 
 
 def _cpu_flags() -> set[str]:

@@ -7,17 +7,17 @@ traceback, once for every model.
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import re
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ofa_server.errors import ServerError
 from ofa_server.installation import Installation
 from ofa_server.model_configs import ModelConfig
-from ofa_server.versions import MANIFEST
+from ofa_server.versions import read_manifests
 
 _TIMEOUT_S = 60
 #: The library's own word, since torch 2.9: a byte each for major, minor and patch in front.
@@ -41,10 +41,9 @@ def check_torch(
         ServerError: it is older than an export's, or there is none.
     """
     needed = {
-        f"version {manifest.parent.name} of {name}": torch
-        for name in ensembles
-        for manifest in sorted((repository / name).glob(f"*/{MANIFEST}"))
-        if (torch := exporting_torch(manifest)) is not None
+        export: torch
+        for export, manifest in read_manifests(repository, ensembles).items()
+        if (torch := _exporting_torch(manifest)) is not None
     }
     if not needed:
         return None
@@ -67,12 +66,11 @@ def check_torch(
     return None
 
 
-def exporting_torch(manifest: Path) -> str | None:
+def _exporting_torch(manifest: Mapping[str, Any]) -> str | None:
     """The version of torch that an export was made with, None where its manifest does not say."""
     try:
-        values = json.loads(manifest.read_text("utf-8"))
-        return str(values["versions"]["torch"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(manifest["versions"]["torch"])
+    except (KeyError, TypeError):
         return None
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
@@ -142,6 +144,21 @@ def check_same_layout(staged: Mapping[str, Path], models: Mapping[str, Path]) ->
                 f"its {name} is {value}, that of earlier versions {old_facts[name]}; export it "
                 "under another name"
             )
+
+
+def read_manifests(repository: Path, ensembles: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """What all versions of all exports say of themselves, by "version 2 of caption".
+
+    Those without a manifest that can be read are left out.
+    """
+    manifests = {}
+    for name in ensembles:
+        for file in sorted((repository / name).glob(f"*/{MANIFEST}")):
+            with suppress(OSError, ValueError):
+                values = json.loads(file.read_text("utf-8"))
+                if isinstance(values, dict):
+                    manifests[f"version {file.parent.name} of {name}"] = values
+    return manifests
 
 
 def _facts(ensemble: Path) -> dict[str, object]:
